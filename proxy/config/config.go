@@ -1,0 +1,100 @@
+// Package config turns the text of a configuration file into a checked Config.
+// It reads no disk, watches nothing and resolves no name: the caller reads the
+// file, and whether a root or a certificate exists is for the server to find
+// out. A Config is never changed after Parse returned it, so every thread may
+// read it without a lock.
+package config
+
+import (
+	"time"
+
+	"atlas/proxy/balance"
+)
+
+// Config is one checked configuration: every value is set, either from the
+// file or from the default in the table of keys.
+type Config struct {
+	File        string // the name given to Parse
+	Listen      Listen
+	Upstreams   []Upstream // in the order of the file; not used in static mode
+	Routing     Routing
+	StaticFiles StaticFiles
+	Timeouts    Timeouts
+	Limits      Limits
+}
+
+// Mode is what the server does with a connection.
+type Mode string
+
+// The modes.
+const (
+	HTTP   Mode = "http"
+	TCP    Mode = "tcp"
+	Static Mode = "static"
+)
+
+// Engine is how the workers do their I/O.
+type Engine string
+
+// The engines.
+const (
+	Auto    Engine = "auto"
+	IOUring Engine = "io_uring"
+	Netpoll Engine = "netpoll"
+)
+
+// Listen is the [listen] table.
+type Listen struct {
+	Address string // IP address without brackets, or host name
+	Port    int    // 0: any free port
+	Mode    Mode
+	Workers int // 0: one for each CPU the process may use
+	Engine  Engine
+	Pin     bool // keep each worker on one CPU
+	Backlog int  // 0: min(4096, somaxconn)
+	TLS     *TLS // nil: plain
+}
+
+// TLS is the [listen.tls] table.
+type TLS struct {
+	Cert string // path of the PEM file with the certificate chain
+	Key  string // path of the PEM file with its private key
+}
+
+// Upstream is one [[upstreams]] table.
+type Upstream struct {
+	Name    string // unique in the file
+	Address string // IP address without brackets, or host name
+	Port    int
+	Weight  int // share of the requests; 0: no new ones
+}
+
+// Routing is the [routing] table.
+type Routing struct {
+	Strategy balance.Strategy
+}
+
+// StaticFiles is the [static_files] table.
+type StaticFiles struct {
+	Root       string
+	Index      string // file served for a folder
+	CacheBytes int64  // of all workers together; 0: no cache
+}
+
+// Timeouts is the [timeouts] table. None of them can be switched off.
+type Timeouts struct {
+	Header   time.Duration
+	Body     time.Duration
+	Write    time.Duration
+	Idle     time.Duration
+	Connect  time.Duration
+	Upstream time.Duration
+	Drain    time.Duration
+}
+
+// Limits is the [limits] table.
+type Limits struct {
+	HeaderBytes  int
+	HeaderFields int
+	BodyBytes    int64 // 0: unlimited
+}

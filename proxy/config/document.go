@@ -1,0 +1,199 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"sort"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// span is a piece of the file, in bytes.
+type span struct{ start, end int }
+
+// literal is a value as it stands in the file.
+type literal struct {
+	kind unstable.Kind
+	text string // decoded, for a string; as written, for other scalars
+	at   span
+}
+
+// node is one thing the file says: a table header, or a key with its value.
+type node struct {
+	path   string // keys joined by dots, quoted where they are not bare
+	name   string // the last key
+	key    span
+	header bool
+	array  bool    // of a header: [[path]], or an element of path = [{...}]
+	inline bool    // of a header: written as a value
+	value  literal // of a key
+}
+
+// document is the text with its lines and what it says, in the order of the
+// file.
+type document struct {
+	file  string
+	text  []byte
+	lines []int // offset of each line
+	nodes []node
+}
+
+func newDocument(file string, text []byte) *document {
+	d := &document{file: file, text: text, lines: []int{0}}
+	for i, c := range text {
+		if c == '\n' {
+			d.lines = append(d.lines, i+1)
+		}
+	}
+	return d
+}
+
+// read splits the text into nodes, up to the first syntax error if there is
+// one. Walking the syntax tree instead of decoding into a struct is what finds
+// every problem at once, each with its place; a decoder stops at its first
+// wrong type.
+func (d *document) read() *Error {
+	var p unstable.Parser
+	p.Reset(d.text)
+	var table string
+	for p.NextExpression() {
+		e := p.Expression()
+		path, name, at := keyOf("", e.Key())
+		switch e.Kind {
+		case unstable.Table, unstable.ArrayTable:
+			table = path
+			d.nodes = append(d.nodes, node{path: path, name: name, key: at, header: true,
+				array: e.Kind == unstable.ArrayTable})
+		case unstable.KeyValue:
+			d.readValue(table, e)
+		}
+	}
+	var syntax *unstable.ParserError
+	if errors.As(p.Error(), &syntax) {
+		at := p.Range(syntax.Highlight)
+		return d.problem(span{int(at.Offset), int(at.Offset + at.Length)}, "", syntax.Message, "")
+	}
+	return nil
+}
+
+// readValue adds a key and what is below it: inline tables and arrays of them
+// say the same as tables with a header.
+func (d *document) readValue(table string, e *unstable.Node) {
+	path, name, at := keyOf(table, e.Key())
+	v := e.Value()
+	value := literal{kind: v.Kind, text: string(v.Data), at: d.valueSpan(e, at)}
+	switch {
+	case v.Kind == unstable.InlineTable:
+		d.readInline(path, name, at, v, false)
+	case v.Kind == unstable.Array && onlyTables(v):
+		for it := v.Children(); it.Next(); {
+			d.readInline(path, name, at, it.Node(), true)
+		}
+	default:
+		d.nodes = append(d.nodes, node{path: path, name: name, key: at, value: value})
+	}
+}
+
+func (d *document) readInline(path, name string, at span, table *unstable.Node, array bool) {
+	d.nodes = append(d.nodes, node{path: path, name: name, key: at, header: true, array: array, inline: true})
+	for it := table.Children(); it.Next(); {
+		if it.Node().Kind == unstable.KeyValue {
+			d.readValue(path, it.Node())
+		}
+	}
+}
+
+// onlyTables tells an array of tables from an array of values; an empty one is
+// a value.
+func onlyTables(array *unstable.Node) bool {
+	some := false
+	for it := array.Children(); it.Next(); {
+		if it.Node().Kind != unstable.InlineTable {
+			return false
+		}
+		some = true
+	}
+	return some
+}
+
+// valueSpan finds the value behind its key: the syntax tree has no place for
+// arrays.
+func (d *document) valueSpan(e *unstable.Node, key span) span {
+	if raw := e.Value().Raw; raw.Length > 0 {
+		return span{int(raw.Offset), int(raw.Offset + raw.Length)}
+	}
+	end := int(e.Raw.Offset + e.Raw.Length)
+	start := key.end + bytes.IndexByte(d.text[key.end:end], '=') + 1
+	for start < end && (d.text[start] == ' ' || d.text[start] == '\t') {
+		start++
+	}
+	return span{start, end}
+}
+
+func keyOf(table string, parts unstable.Iterator) (path, name string, at span) {
+	path = table
+	for first := true; parts.Next(); first = false {
+		part := parts.Node()
+		name = string(part.Data)
+		if path != "" {
+			path += "."
+		}
+		path += bare(name)
+		if first {
+			at.start = int(part.Raw.Offset)
+		}
+		at.end = int(part.Raw.Offset + part.Raw.Length)
+	}
+	return path, name, at
+}
+
+// bare quotes a key that would look like several, or like none.
+func bare(name string) string {
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool {
+		return r != '_' && r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}) {
+		return strconv.Quote(name)
+	}
+	return name
+}
+
+// checkTOML asks the decoder for what the syntax tree does not show: a key
+// given twice, a table opened twice, a date that does not exist.
+func (d *document) checkTOML() *Error {
+	var all map[string]any
+	err := toml.Unmarshal(d.text, &all)
+	if err == nil {
+		return nil
+	}
+	message := strings.TrimPrefix(err.Error(), "toml: ")
+	var decode *toml.DecodeError
+	if !errors.As(err, &decode) {
+		return d.problem(span{}, "", message, "")
+	}
+	line, column := decode.Position()
+	start := d.lines[min(line, len(d.lines))-1] + column - 1
+	return d.problem(span{start, start + 1}, "", message, "")
+}
+
+// problem makes an Error out of a piece of the text. A piece over several
+// lines is marked on its first.
+func (d *document) problem(at span, key, message, hint string) *Error {
+	at.start = min(at.start, len(d.text))
+	line := sort.SearchInts(d.lines, at.start+1) - 1
+	first, last := d.lines[line], len(d.text)
+	if line+1 < len(d.lines) {
+		last = d.lines[line+1] - 1
+	}
+	source := bytes.TrimSuffix(d.text[first:last], []byte("\r"))
+	start := min(at.start-first, len(source))
+	end := max(start, min(at.end-first, len(source)))
+	return &Error{
+		File: d.file, Line: line + 1, Column: utf8.RuneCount(source[:start]) + 1,
+		Width: max(1, utf8.RuneCount(source[start:end])),
+		Key:   key, Message: message, Hint: hint, Source: string(source),
+	}
+}

@@ -1,0 +1,235 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// textBytesMax bounds the work on a file given by mistake.
+const textBytesMax = 1 << 20
+
+// errorsMax bounds what is told at once; nobody reads more.
+const errorsMax = 100
+
+// Parse reads a configuration. The file name is only used in messages.
+//
+//	config, warnings, nil  ready to use
+//	nil, nil, Errors       every problem of the file, in its order
+func Parse(file string, text []byte) (*Config, []Warning, error) {
+	r := newReader(file, text)
+	if len(text) > textBytesMax {
+		r.fail(span{}, "", fault{"the file is larger than a megabyte", "is this the right file?"})
+		return nil, nil, r.errs
+	}
+	syntax := r.doc.read()
+	if syntax == nil {
+		syntax = r.doc.checkTOML()
+	}
+	for i := range r.doc.nodes {
+		r.take(&r.doc.nodes[i])
+	}
+	if syntax != nil {
+		// The rest of the file is unread, so nothing can be called missing. A key
+		// given twice was told with more detail by take.
+		if !slices.ContainsFunc(r.errs, func(e Error) bool { return e.Line == syntax.Line }) {
+			r.errs = append(r.errs, *syntax)
+		}
+	} else {
+		r.checkAll()
+	}
+	if len(r.errs) > 0 {
+		return nil, nil, r.sorted()
+	}
+	return r.config, r.unused(), nil
+}
+
+// fault is a problem without its place.
+type fault struct{ message, hint string }
+
+// reader turns nodes into a Config and remembers where everything stood.
+type reader struct {
+	doc    *document
+	keys   []Key
+	byPath map[string]*Key
+	tables []string // every table, in the order of the reference
+	config *Config
+	seen   map[string]span // keys and tables of the file; upstreams[1].port
+	wrong  map[string]bool // unknown tables, told once
+	errs   Errors
+}
+
+func newReader(file string, text []byte) *reader {
+	r := &reader{
+		doc:    newDocument(file, text),
+		keys:   Keys(),
+		byPath: make(map[string]*Key),
+		config: &Config{File: file},
+		seen:   make(map[string]span),
+		wrong:  make(map[string]bool),
+	}
+	for i := range r.keys {
+		k := &r.keys[i]
+		r.byPath[k.Path] = k
+		if !slices.Contains(r.tables, k.Table()) {
+			r.tables = append(r.tables, k.Table())
+		}
+		if k.Table() != repeated {
+			r.setDefault(k)
+		}
+	}
+	return r
+}
+
+// setDefault reads the default as if it stood in the file, so that the table
+// of keys is the only place that knows it.
+func (r *reader) setDefault(k *Key) {
+	if k.Default == "" {
+		return
+	}
+	d := newDocument("default", []byte("value = "+k.Default))
+	if err := d.read(); err != nil {
+		panic("config: default of " + k.Path + ": " + err.Message)
+	}
+	if f := k.assign(k.field(r.config), d.nodes[0].value); f != nil {
+		panic("config: default of " + k.Path + ": " + f.message)
+	}
+}
+
+// take handles one node of the file.
+func (r *reader) take(n *node) {
+	table := n.path
+	if !n.header {
+		table = strings.TrimSuffix(strings.TrimSuffix(n.path, bare(n.name)), ".")
+	}
+	switch {
+	case n.header && slices.Contains(r.tables, n.path):
+		r.openTable(n)
+	case n.header && r.byPath[n.path] != nil:
+		k := r.byPath[n.path]
+		r.fail(n.key, n.path, fault{fmt.Sprintf("`%s` is a %s, not a table", k.Name(), k.Type), k.example()})
+	case n.header:
+		r.unknownTable(n.path, n.key)
+	case slices.Contains(r.tables, n.path):
+		r.fail(n.key, n.path, fault{fmt.Sprintf("`%s` is a table, not a value", n.name), "write " + brackets(n.path)})
+		r.seen[n.path] = n.key
+	case r.byPath[n.path] != nil:
+		r.setKey(r.byPath[n.path], n)
+	case table == "" || slices.Contains(r.tables, table):
+		r.unknownKey(table, n)
+	default:
+		r.unknownTable(table, n.key)
+	}
+}
+
+func (r *reader) openTable(n *node) {
+	if n.path == repeated {
+		r.openUpstream(n)
+		return
+	}
+	if n.array {
+		r.fail(n.key, n.path, fault{fmt.Sprintf("there is only one `%s`", n.path), "write " + brackets(n.path)})
+	}
+	if n.path == "listen.tls" {
+		tlsOf(r.config)
+	}
+	r.see(n.path, n.path, n.key)
+}
+
+func (r *reader) openUpstream(n *node) {
+	if !n.array {
+		r.fail(n.key, n.path, fault{"each upstream is a table of its own", "write " + brackets(n.path)})
+	}
+	if len(r.config.Upstreams) == upstreamsMax {
+		r.fail(n.key, n.path, fault{fmt.Sprintf("more than %d upstreams", upstreamsMax), "leave some out"})
+	}
+	r.config.Upstreams = append(r.config.Upstreams, Upstream{})
+	for i := range r.keys {
+		if r.keys[i].Table() == repeated {
+			r.setDefault(&r.keys[i])
+		}
+	}
+	if _, before := r.seen[repeated]; !before {
+		r.seen[repeated] = n.key
+	}
+	r.seen[r.instance(repeated)] = n.key
+}
+
+func (r *reader) setKey(k *Key, n *node) {
+	if k.Table() == repeated && len(r.config.Upstreams) == 0 {
+		r.fail(n.key, n.path, fault{"an upstream needs its table", "write " + brackets(repeated) + " above it"})
+		r.seen[repeated] = n.key
+		return
+	}
+	path := r.instance(k.Table()) + "." + k.Name()
+	if !r.see(path, k.Name(), n.key) {
+		return
+	}
+	if table := r.instance(k.Table()); r.seen[table] == (span{}) {
+		r.seen[table] = n.key // opened by a dotted key
+	}
+	if twin, both := r.seen[k.Alias]; both && k.Alias != "" {
+		r.fail(n.key, path, r.sameAs(k.Alias, twin))
+	}
+	for i := range r.keys {
+		if twin, both := r.seen[r.keys[i].Path]; both && r.keys[i].Alias == k.Path {
+			r.fail(n.key, path, r.sameAs(r.keys[i].Path, twin))
+		}
+	}
+	if f := k.assign(k.field(r.config), n.value); f != nil {
+		r.fail(n.value.at, path, *f)
+	}
+}
+
+func (r *reader) sameAs(path string, at span) fault {
+	return fault{
+		fmt.Sprintf("`%s` on line %d says the same", path, r.doc.problem(at, "", "", "").Line),
+		"keep one of the two",
+	}
+}
+
+// see notes where a key or table stands; a second time is an error.
+func (r *reader) see(path, name string, at span) bool {
+	if first, twice := r.seen[path]; twice {
+		line := r.doc.problem(first, "", "", "").Line
+		r.fail(at, path, fault{fmt.Sprintf("`%s` is here twice", name), fmt.Sprintf("first on line %d", line)})
+		return false
+	}
+	r.seen[path] = at
+	return true
+}
+
+// instance is the path of a table as it stands in the file: the repeated one
+// has its number.
+func (r *reader) instance(table string) string {
+	if table == repeated {
+		return fmt.Sprintf("%s[%d]", repeated, len(r.config.Upstreams)-1)
+	}
+	return table
+}
+
+// brackets is how the header of a table is written.
+func brackets(table string) string {
+	if table == repeated {
+		return "[[" + table + "]]"
+	}
+	return "[" + table + "]"
+}
+
+func (r *reader) fail(at span, key string, f fault) {
+	if len(r.errs) < errorsMax {
+		r.errs = append(r.errs, *r.doc.problem(at, key, f.message, f.hint))
+	}
+}
+
+// sorted returns the errors in the order of the file; those of one place stay
+// as they were found.
+func (r *reader) sorted() Errors {
+	slices.SortStableFunc(r.errs, func(a, b Error) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+	return r.errs
+}
