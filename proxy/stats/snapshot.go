@@ -1,0 +1,81 @@
+package stats
+
+// Kind tells a number that only grows from one that also falls.
+type Kind uint8
+
+// The kinds.
+const (
+	Total Kind = iota
+	Gauge
+)
+
+// Value is one number of a Snapshot, named the way it is exported. Values of
+// one Name stand together and differ in the Label.
+type Value struct {
+	Name  string // "upstream_errors_total"
+	Label string // name of the label: "reason"; empty if there is none
+	Of    string // value of the label: "refused"
+	Kind  Kind
+	Help  string
+	Count int64
+}
+
+// Set is the Stats of all workers. It is built once, before the workers run.
+type Set struct{ workers []*Stats }
+
+// NewSet makes a set for a number of workers.
+func NewSet(workers int) *Set {
+	s := &Set{workers: make([]*Stats, workers)}
+	for i := range s.workers {
+		s.workers[i] = new(Stats)
+	}
+	return s
+}
+
+// Worker returns the Stats of worker i, counted from 0.
+func (s *Set) Worker(i int) *Stats { return s.workers[i] }
+
+// Len is the number of workers.
+func (s *Set) Len() int { return len(s.workers) }
+
+// Snapshot appends the sum over all workers to dst, one value for each
+// counter. Each count is one that was true; two of them may be from moments
+// apart.
+func (s *Set) Snapshot(dst []Value) []Value {
+	first := len(dst)
+	for n, worker := range s.workers {
+		i := first
+		worker.each(func(v Value, c *Counter) {
+			if n == 0 {
+				dst = append(dst, v)
+			}
+			dst[i].Count += c.Load()
+			i++
+		})
+	}
+	return dst
+}
+
+// each visits every counter with its name, always in the same order.
+func (s *Stats) each(visit func(Value, *Counter)) {
+	visit(Value{Name: "connections_accepted_total",
+		Help: "Client connections accepted."}, &s.ConnectionsAccepted)
+	visit(Value{Name: "connections_open", Kind: Gauge,
+		Help: "Client connections open now."}, &s.ConnectionsOpen)
+	visit(Value{Name: "requests_total",
+		Help: "Request heads read, complete or refused."}, &s.Requests)
+	for i := range s.Responses {
+		visit(Value{Name: "responses_total", Label: "class", Of: class(i).String(),
+			Help: "Responses sent, by class of status."}, &s.Responses[i])
+	}
+	for i := range s.ClientErrors {
+		visit(Value{Name: "client_errors_total", Label: "reason", Of: ClientError(i).String(),
+			Help: "Requests refused and clients lost, by reason."}, &s.ClientErrors[i])
+	}
+	for i := range s.UpstreamErrors {
+		visit(Value{Name: "upstream_errors_total", Label: "reason", Of: UpstreamError(i).String(),
+			Help: "Failures of upstreams, by reason."}, &s.UpstreamErrors[i])
+	}
+	visit(Value{Name: "panics_total",
+		Help: "Panics of handlers that were recovered."}, &s.Panics)
+}

@@ -1,0 +1,138 @@
+// Package stats counts what workers do. It does not export, name a port or
+// keep history: whoever reads merges the counters of all workers into a
+// Snapshot. Each worker owns one Stats and is the only one to write it; any
+// thread may read it at any time. Counting allocates nothing and shares no
+// cache line with another worker.
+package stats
+
+import "sync/atomic"
+
+// Counter is a number that one worker writes and anybody reads.
+type Counter struct{ n atomic.Int64 }
+
+// Add adds n, which is negative where something that was counted ended.
+func (c *Counter) Add(n int64) { c.n.Add(n) }
+
+// Load returns the number.
+func (c *Counter) Load() int64 { return c.n.Load() }
+
+// lineBytes is what a processor may fetch at once: a cache line of 64 bytes and
+// its neighbour, which x86 prefetches with it.
+const lineBytes = 128
+
+// Stats are the counters of one worker.
+type Stats struct {
+	// The padding in front and behind keeps neighbours in memory away; nothing
+	// aligns a Stats, so both are needed.
+	_ [lineBytes]byte
+
+	ConnectionsAccepted Counter
+	ConnectionsOpen     Counter // down again when one closes
+	Requests            Counter // heads read, complete or refused
+	Responses           [classes]Counter
+	ClientErrors        [clientErrors]Counter
+	UpstreamErrors      [upstreamErrors]Counter
+	Panics              Counter // of handlers, recovered
+
+	_ [lineBytes]byte
+}
+
+// class is the first digit of a status, less one.
+type class uint8
+
+// classes is the number of response classes: 1xx to 5xx.
+const classes = 5
+
+// String is the class as it is written: "2xx".
+func (c class) String() string { return "1xx2xx3xx4xx5xx"[3*c:][:3] }
+
+// Respond counts a response. A status of no class is not counted.
+func (s *Stats) Respond(status int) {
+	if c := status/100 - 1; c >= 0 && c < classes {
+		s.Responses[c].Add(1)
+	}
+}
+
+// ClientError is why a request was refused or its client was lost.
+type ClientError uint8
+
+// The client errors, with the status that answers them.
+const (
+	BadRequest      ClientError = iota // 400: not valid HTTP
+	RequestTimeout                     // 408
+	BodyTooLarge                       // 413
+	TargetTooLong                      // 414
+	BadExpectation                     // 417
+	HeadTooLarge                       // 431
+	NotImplemented                     // 501: transfer coding or method
+	BadVersion                         // 505
+	ClientReset                        // gone in the middle of an exchange
+	HandshakeFailed                    // TLS
+	clientErrors
+)
+
+// String is the reason in one word, for a label or a log.
+func (e ClientError) String() string {
+	switch e {
+	case BadRequest:
+		return "bad_request"
+	case RequestTimeout:
+		return "request_timeout"
+	case BodyTooLarge:
+		return "body_too_large"
+	case TargetTooLong:
+		return "target_too_long"
+	case BadExpectation:
+		return "bad_expectation"
+	case HeadTooLarge:
+		return "head_too_large"
+	case NotImplemented:
+		return "not_implemented"
+	case BadVersion:
+		return "bad_version"
+	case ClientReset:
+		return "client_reset"
+	case HandshakeFailed:
+		return "handshake_failed"
+	}
+	return "unknown"
+}
+
+// FailClient counts a client error.
+func (s *Stats) FailClient(e ClientError) { s.ClientErrors[e].Add(1) }
+
+// UpstreamError is why an upstream did not do its part.
+type UpstreamError uint8
+
+// The upstream errors.
+const (
+	Refused         UpstreamError = iota // no connection
+	ConnectTimeout                       // no connection in time
+	UpstreamReset                        // connection lost in the middle of an exchange
+	ResponseTimeout                      // no response in time
+	BadResponse                          // not valid HTTP
+	NoUpstream                           // none was eligible
+	upstreamErrors
+)
+
+// String is the reason in one word, for a label or a log.
+func (e UpstreamError) String() string {
+	switch e {
+	case Refused:
+		return "refused"
+	case ConnectTimeout:
+		return "connect_timeout"
+	case UpstreamReset:
+		return "reset"
+	case ResponseTimeout:
+		return "response_timeout"
+	case BadResponse:
+		return "bad_response"
+	case NoUpstream:
+		return "no_upstream"
+	}
+	return "unknown"
+}
+
+// FailUpstream counts an upstream error.
+func (s *Stats) FailUpstream(e UpstreamError) { s.UpstreamErrors[e].Add(1) }
