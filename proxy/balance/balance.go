@@ -3,8 +3,15 @@
 // and the picker's own few words of state. It does not know whether an
 // upstream is healthy or how many exchanges are in flight; the caller writes
 // both into the slice before it picks. A Picker belongs to one worker; only
-// that worker's thread may call it.
+// that worker's thread may call it, and the slices stay the caller's.
 package balance
+
+import (
+	"math/rand/v2"
+	"slices"
+
+	"atlas/proxy/invariant"
+)
 
 // None is the answer of a pick when no upstream is eligible.
 const None = -1
@@ -22,4 +29,64 @@ const (
 // Strategies lists every strategy, the default first.
 func Strategies() []Strategy {
 	return []Strategy{RoundRobin, Random, LeastConnections}
+}
+
+// Upstream is what a pick looks at. Numbers, not pointers to atomics: a
+// worker keeps one slice for as long as it keeps its configuration and loads
+// the shared numbers into it before a pick, so every strategy stays a pure
+// function that a table can test. Only LeastConnections reads InFlight; with
+// the others a caller may leave the load out.
+type Upstream struct {
+	Weight   int32 // share of the requests; 0: no new ones
+	InFlight int32 // exchanges of all workers together
+	Up       bool
+}
+
+// Picker is one worker's state of a strategy.
+type Picker struct {
+	strategy Strategy
+	current  []int64 // of each upstream, as smooth has it
+	rng      rand.PCG
+}
+
+// NewPicker makes the picker of one worker. Phase is the worker's number: it
+// moves the start, because workers that all start alike send every first
+// request to the same upstream. Seed is for Random. Later picks have to be
+// among as many upstreams as are given here.
+func NewPicker(strategy Strategy, ups []Upstream, phase int, seed uint64) *Picker {
+	p := &Picker{strategy: strategy, current: make([]int64, len(ups))}
+	p.rng.Seed(seed, uint64(phase))
+	invariant.That(slices.Contains(Strategies(), strategy), "a strategy that config let through")
+
+	all := slices.Clone(ups)
+	var cycle int64
+	for i := range all {
+		all[i].Up = true
+		cycle += int64(all[i].Weight)
+	}
+	if cycle > 0 {
+		for range int64(phase) % cycle {
+			roundRobin(all, nil, p.current)
+		}
+	}
+	return p
+}
+
+// Pick returns the index of an upstream that is up, has a weight and is not in
+// tried, or None. Tried is short: the upstreams that this request already
+// failed at.
+func (p *Picker) Pick(ups []Upstream, tried []int) int {
+	invariant.That(len(ups) == len(p.current), "a pick among the upstreams the picker was made for")
+	switch p.strategy {
+	case Random:
+		return random(ups, tried, &p.rng)
+	case LeastConnections:
+		return leastConnections(ups, tried, p.current)
+	}
+	return roundRobin(ups, tried, p.current)
+}
+
+// eligible tells whether upstream i may get a new request.
+func eligible(ups []Upstream, tried []int, i int) bool {
+	return ups[i].Up && ups[i].Weight > 0 && !slices.Contains(tried, i)
 }

@@ -1,0 +1,235 @@
+package balance
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// up makes upstreams that are up, by weight.
+func up(weights ...int32) []Upstream {
+	ups := make([]Upstream, len(weights))
+	for i, w := range weights {
+		ups[i] = Upstream{Weight: w, Up: true}
+	}
+	return ups
+}
+
+// busy makes upstreams that are up, by exchanges in flight and weight.
+func busy(pairs ...[2]int32) []Upstream {
+	ups := make([]Upstream, len(pairs))
+	for i, p := range pairs {
+		ups[i] = Upstream{InFlight: p[0], Weight: p[1], Up: true}
+	}
+	return ups
+}
+
+// letters picks n times and writes a for upstream 0, b for 1, - for None.
+func letters(p *Picker, ups []Upstream, tried []int, n int) string {
+	var b strings.Builder
+	for range n {
+		b.WriteByte("-abcdefgh"[p.Pick(ups, tried)+1])
+	}
+	return b.String()
+}
+
+func TestRoundRobin(t *testing.T) {
+	down := up(1, 1, 1)
+	down[1].Up = false
+	for _, row := range []struct {
+		name  string
+		ups   []Upstream
+		tried []int
+		phase int
+		want  string
+	}{
+		{"equal weights take turns", up(1, 1, 1), nil, 0, "abcabc"},
+		{"a worker starts at its phase", up(1, 1, 1), nil, 1, "bcabca"},
+		{"a phase past the cycle wraps", up(1, 1, 1), nil, 5, "cabcab"},
+		{"equal weights over 1 take turns as well", up(7, 7), nil, 0, "ababab"},
+		{"nginx's own example", up(5, 1, 1), nil, 0, "aabacaaaabacaa"},
+		{"the phase keeps the order", up(5, 1, 1), nil, 2, "bacaaaabacaa"},
+		{"weight 0 gets nothing", up(1, 0, 1), nil, 0, "acacac"},
+		{"down gets nothing", down, nil, 0, "acacac"},
+		{"tried gets nothing", up(1, 1, 1), []int{0, 2}, 0, "bbb"},
+		{"one is enough", up(3), nil, 4, "aaa"},
+		{"all of weight 0", up(0, 0), nil, 3, "---"},
+		{"all tried", up(1, 1), []int{1, 0}, 0, "---"},
+		{"no upstreams", nil, nil, 2, "---"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := NewPicker(RoundRobin, row.ups, row.phase, 0)
+			assert.Equal(t, row.want, letters(p, row.ups, row.tried, len(row.want)))
+		})
+	}
+}
+
+// An upstream that was away must not get a burst when it comes back.
+func TestRoundRobinComesBack(t *testing.T) {
+	ups := up(1, 1)
+	p := NewPicker(RoundRobin, ups, 0, 0)
+	assert.Equal(t, "aba", letters(p, ups, nil, 3))
+	ups[1].Up = false
+	assert.Equal(t, "aaaaaaaa", letters(p, ups, nil, 8))
+	ups[1].Up = true
+	assert.Equal(t, "babababa", letters(p, ups, nil, 8))
+}
+
+func TestRoundRobinIsExactOverACycle(t *testing.T) {
+	ups := up(1000, 1, 30, 0, 7)
+	p := NewPicker(RoundRobin, ups, 3, 0)
+	counts := make([]int32, len(ups))
+	for range 1038 {
+		counts[p.Pick(ups, nil)]++
+	}
+	assert.Equal(t, []int32{1000, 1, 30, 0, 7}, counts)
+}
+
+func TestWorkersStartApart(t *testing.T) {
+	ups := up(1, 1, 1, 1)
+	first := make([]int, len(ups))
+	for worker := range 8 {
+		first[NewPicker(RoundRobin, ups, worker, 0).Pick(ups, nil)]++
+	}
+	assert.Equal(t, []int{2, 2, 2, 2}, first)
+}
+
+func TestLeastConnections(t *testing.T) {
+	down := busy([2]int32{0, 1}, [2]int32{5, 1})
+	down[0].Up = false
+	for _, row := range []struct {
+		name  string
+		ups   []Upstream
+		tried []int
+		phase int
+		want  string
+	}{
+		{"the fewest", busy([2]int32{3, 1}, [2]int32{1, 1}, [2]int32{2, 1}), nil, 0, "bbb"},
+		{"for its weight", busy([2]int32{3, 1}, [2]int32{4, 2}), nil, 0, "bbb"},
+		{"ties take turns", busy([2]int32{2, 1}, [2]int32{2, 1}, [2]int32{9, 1}), nil, 0, "abab"},
+		{"ties start at the phase", busy([2]int32{0, 1}, [2]int32{0, 1}, [2]int32{0, 1}), nil, 1, "bcabca"},
+		{"ties follow the weight", busy([2]int32{0, 2}, [2]int32{0, 1}), nil, 0, "abaaba"},
+		{"the same load for its weight is a tie", busy([2]int32{2, 2}, [2]int32{1, 1}), nil, 0, "abaaba"},
+		{"down gets nothing", down, nil, 0, "bb"},
+		{"tried gets nothing", busy([2]int32{0, 1}, [2]int32{5, 1}), []int{0}, 0, "bb"},
+		{"weight 0 gets nothing", busy([2]int32{0, 0}, [2]int32{5, 1}), nil, 0, "bb"},
+		{"all tried", busy([2]int32{0, 1}), []int{0}, 0, "-"},
+		{"numbers near the limit", busy([2]int32{math.MaxInt32, 1000}, [2]int32{math.MaxInt32, 999}), nil, 0, "aa"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := NewPicker(LeastConnections, row.ups, row.phase, 0)
+			assert.Equal(t, row.want, letters(p, row.ups, row.tried, len(row.want)))
+		})
+	}
+}
+
+// With exchanges that end at different speeds, load follows speed.
+func TestLeastConnectionsFollowsSpeed(t *testing.T) {
+	ups := up(1, 1)
+	p := NewPicker(LeastConnections, ups, 0, 0)
+	counts := [2]int{}
+	var ends [2][]int // times at which exchanges end
+	for now := range 10_000 {
+		for i := range ends {
+			for len(ends[i]) > 0 && ends[i][0] <= now {
+				ends[i] = ends[i][1:]
+				ups[i].InFlight--
+			}
+		}
+		i := p.Pick(ups, nil)
+		counts[i]++
+		ups[i].InFlight++
+		ends[i] = append(ends[i], now+[2]int{10, 30}[i])
+	}
+	assert.InDelta(t, 3, float64(counts[0])/float64(counts[1]), 0.2, "an upstream three times as fast: %v", counts)
+}
+
+func TestRandomFollowsWeight(t *testing.T) {
+	ups := up(1, 0, 3, 6)
+	const picks = 100_000
+	p := NewPicker(Random, ups, 0, 42)
+	counts := make([]int, len(ups))
+	for range picks {
+		counts[p.Pick(ups, nil)]++
+	}
+	assert.Zero(t, counts[1])
+	// Five standard deviations of a binomial: once in two million seeds.
+	for i, share := range map[int]float64{0: 0.1, 2: 0.3, 3: 0.6} {
+		assert.InDelta(t, share*picks, counts[i], 5*math.Sqrt(picks*share*(1-share)), "upstream %d", i)
+	}
+}
+
+func TestRandomWorkersDiffer(t *testing.T) {
+	ups := up(1, 1, 1, 1, 1, 1, 1, 1)
+	one := letters(NewPicker(Random, ups, 0, 7), ups, nil, 40)
+	assert.NotEqual(t, one, letters(NewPicker(Random, ups, 1, 7), ups, nil, 40), "by phase")
+	assert.NotEqual(t, one, letters(NewPicker(Random, ups, 0, 8), ups, nil, 40), "by seed")
+	assert.Equal(t, one, letters(NewPicker(Random, ups, 0, 7), ups, nil, 40), "the same again")
+}
+
+// Whatever happens to the upstreams: a pick is eligible, and None means that
+// none is.
+func TestPickIsEligible(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, strategy := range Strategies() {
+		ups := make([]Upstream, 9)
+		for i := range ups {
+			ups[i].Weight = rng.Int32N(4)
+		}
+		p := NewPicker(strategy, ups, 3, 1)
+		for range 20_000 {
+			for i := range ups {
+				ups[i].Up = rng.IntN(3) == 0
+				ups[i].InFlight = rng.Int32N(5)
+			}
+			tried := []int{rng.IntN(9), rng.IntN(9)}[:rng.IntN(3)]
+			some := false
+			for i := range ups {
+				some = some || eligible(ups, tried, i)
+			}
+			picked := p.Pick(ups, tried)
+			if some != (picked != None) || picked != None && !eligible(ups, tried, picked) {
+				t.Fatalf("%s: picked %d of %+v, tried %v", strategy, picked, ups, tried)
+			}
+		}
+		var sum int64
+		for _, c := range p.current {
+			sum += c
+			assert.Less(t, max(c, -c), int64(100), "%s: credit does not pile up: %v", strategy, p.current)
+		}
+		assert.Zero(t, sum, strategy)
+	}
+}
+
+func TestAllocsPick(t *testing.T) {
+	for _, strategy := range Strategies() {
+		ups := up(1, 2, 3, 4, 5, 6, 7, 8)
+		p := NewPicker(strategy, ups, 0, 1)
+		assert.Zero(t, testing.AllocsPerRun(100, func() {
+			tried := [2]int{1, 2}
+			p.Pick(ups, tried[:])
+		}), strategy)
+	}
+}
+
+func BenchmarkPick(b *testing.B) {
+	for _, strategy := range Strategies() {
+		for _, n := range []int{2, 8, 64} {
+			b.Run(fmt.Sprintf("strategy=%s/upstreams=%d", strategy, n), func(b *testing.B) {
+				ups := up(make([]int32, n)...)
+				for i := range ups {
+					ups[i].Weight = 1
+				}
+				p := NewPicker(strategy, ups, 0, 1)
+				b.ReportAllocs()
+				for b.Loop() {
+					p.Pick(ups, nil)
+				}
+			})
+		}
+	}
+}
