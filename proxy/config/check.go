@@ -39,7 +39,7 @@ func (r *reader) checkTable(table, instance string) {
 		path := instance + "." + k.Name()
 		if _, set := r.seen[path]; !set {
 			r.fail(r.seen[instance], path, fault{
-				fmt.Sprintf("%s has no `%s`", brackets(table), k.Name()), k.example()})
+				fmt.Sprintf("%s has no `%s`", brackets(table), k.Name()), "add " + k.example()})
 		}
 	}
 }

@@ -23,20 +23,17 @@ func Parse(file string, text []byte) (*Config, []Warning, error) {
 		return nil, nil, r.errs
 	}
 	syntax := r.doc.read()
-	if syntax == nil {
-		syntax = r.doc.checkTOML()
-	}
 	for i := range r.doc.nodes {
 		r.take(&r.doc.nodes[i])
 	}
-	if syntax != nil {
-		// The rest of the file is unread, so nothing can be called missing. A key
-		// given twice was told with more detail by take.
-		if !slices.ContainsFunc(r.errs, func(e Error) bool { return e.Line == syntax.Line }) {
-			r.errs = append(r.errs, *syntax)
-		}
-	} else {
+	if syntax == nil && len(r.errs) == 0 {
+		syntax = r.doc.checkTOML()
+	}
+	if syntax == nil {
 		r.checkAll()
+	} else {
+		// What follows is unread, so nothing can be called missing.
+		r.errs = append(r.errs, *syntax)
 	}
 	if len(r.errs) > 0 {
 		return nil, nil, r.sorted()
@@ -107,7 +104,9 @@ func (r *reader) take(n *node) {
 		r.openTable(n)
 	case n.header && r.byPath[n.path] != nil:
 		k := r.byPath[n.path]
-		r.fail(n.key, n.path, fault{fmt.Sprintf("`%s` is a %s, not a table", k.Name(), k.Type), k.example()})
+		r.wrong[n.path] = true
+		r.seen[r.instance(k.Table())+"."+k.Name()] = n.key // not missing, on top of it
+		r.fail(n.key, n.path, fault{fmt.Sprintf("`%s` takes %s, not a table", k.Name(), k.Type.noun()), "write " + k.example()})
 	case n.header:
 		r.unknownTable(n.path, n.key)
 	case slices.Contains(r.tables, n.path):

@@ -36,9 +36,12 @@ func (r *reader) unknownKey(table string, n *node) {
 	r.fail(n.key, n.path, f)
 }
 
+// unknownTable reports a table once, and not what is in it.
 func (r *reader) unknownTable(path string, at span) {
-	if r.wrong[path] {
-		return
+	for i := range len(path) + 1 {
+		if (i == len(path) || path[i] == '.') && r.wrong[path[:i]] {
+			return
+		}
 	}
 	r.wrong[path] = true
 	f := fault{
@@ -75,13 +78,14 @@ func (k *Key) choices(text string) string {
 const namesMax = 40
 
 // nearest returns the name that was probably meant, or "". Case and the kind
-// of dash do not count; otherwise a third of the letters may be wrong.
+// of dash do not count; otherwise a third of the letters may be wrong,
+// but not all.
 func nearest(word string, names []string) string {
 	if len(word) > namesMax {
 		return ""
 	}
 	word = strings.ReplaceAll(strings.ToLower(word), "-", "_")
-	best, least := "", max(1, len(word)/3)+1
+	best, least := "", min(max(1, len(word)/3), len(word)-1)+1
 	for _, name := range names {
 		if d := distance(word, name); d < least {
 			best, least = name, d

@@ -129,7 +129,7 @@ func (k *Key) assignString(field any, v literal) *fault {
 
 // mistyped says which type was found, which is wanted and how it is written.
 func (k *Key) mistyped(v literal) *fault {
-	return &fault{fmt.Sprintf("`%s` takes %s, not %s", k.Name(), k.Type.noun(), kindNoun(v.kind)), k.example()}
+	return &fault{fmt.Sprintf("`%s` takes %s, not %s", k.Name(), k.Type.noun(), kindNoun(v.kind)), "write " + k.example()}
 }
 
 func (k *Key) outOfRange(text string) *fault {
@@ -156,7 +156,7 @@ func (k *Key) example() string {
 			value = `"..."`
 		}
 	}
-	return fmt.Sprintf("write %s = %s", k.Name(), value)
+	return fmt.Sprintf("%s = %s", k.Name(), value)
 }
 
 func (t Type) noun() string {

@@ -1,0 +1,90 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"atlas/proxy/balance"
+)
+
+// Whatever the text is: a config or errors, never both nor neither; every
+// problem has a place in the text; what is printed is safe for a terminal;
+// and a config keeps its promises.
+func FuzzConfig(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.toml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		config, warnings, err := Parse("fuzz.toml", text)
+		if (config == nil) != (err != nil) {
+			t.Fatalf("config %v and error %v", config, err)
+		}
+		var problems Errors
+		if err != nil && !errors.As(err, &problems) {
+			t.Fatalf("an error of type %T", err)
+		}
+		for _, w := range warnings {
+			problems = append(problems, Error(w))
+		}
+		lines := strings.Split(strings.TrimPrefix(string(text), "\ufeff"), "\n")
+		for i := range problems {
+			checkProblem(t, &problems[i], lines)
+		}
+		if config != nil {
+			checkConfig(t, config)
+		}
+	})
+}
+
+func checkProblem(t *testing.T, e *Error, lines []string) {
+	if e.Line < 1 || e.Line > len(lines) {
+		t.Fatalf("line %d of %d: %s", e.Line, len(lines), e.Message)
+	}
+	line := strings.TrimSuffix(lines[e.Line-1], "\r")
+	if e.Source != line {
+		t.Fatalf("source %q of line %q", e.Source, line)
+	}
+	if e.Column < 1 || e.Column > utf8.RuneCountInString(line)+1 || e.Width < 1 {
+		t.Fatalf("column %d width %d of %q", e.Column, e.Width, line)
+	}
+	if e.Message == "" {
+		t.Fatal("no message")
+	}
+	for _, r := range e.Error() {
+		if r != '\n' && r != '\t' && !unicode.IsPrint(r) {
+			t.Fatalf("prints %q in %q", r, e.Error())
+		}
+	}
+}
+
+func checkConfig(t *testing.T, c *Config) {
+	ok := c.Listen.Port >= 0 && c.Listen.Port <= 65535 && c.Listen.Address != "" &&
+		slices.Contains([]Mode{HTTP, TCP, Static}, c.Listen.Mode) &&
+		slices.Contains([]Engine{Auto, IOUring, Netpoll}, c.Listen.Engine) &&
+		slices.Contains(balance.Strategies(), c.Routing.Strategy) &&
+		c.Timeouts.Idle >= timeoutMin && c.Timeouts.Idle <= timeoutMax &&
+		c.Limits.HeaderBytes >= headMin && c.StaticFiles.CacheBytes >= 0 &&
+		(c.Listen.Mode == Static && c.StaticFiles.Root != "" || len(c.Upstreams) > 0)
+	names := make(map[string]bool)
+	for _, u := range c.Upstreams {
+		ok = ok && u.Port > 0 && u.Port <= 65535 && u.Address != "" && u.Name != "" && !names[u.Name]
+		names[u.Name] = true
+	}
+	if !ok {
+		t.Fatalf("a config that should not be: %+v", c)
+	}
+}
