@@ -102,7 +102,8 @@ func (r *reader) unused() []Warning {
 			}
 		}
 	}
-	if ups := r.config.Upstreams; mode != Static && !slices.ContainsFunc(ups, func(u Upstream) bool { return u.Weight > 0 }) {
+	weighted := slices.ContainsFunc(r.config.Upstreams, func(u Upstream) bool { return u.Weight > 0 })
+	if mode != Static && !weighted {
 		warn(r.seen[repeated], repeated, "every upstream has weight 0: no request can be served")
 	}
 	r.errs = found
@@ -187,7 +188,8 @@ func checkPath(text string) *fault {
 
 func checkFileName(text string) *fault {
 	if text == "" || text == "." || text == ".." || strings.ContainsAny(text, `/\`) {
-		return &fault{fmt.Sprintf("%s is no file name", quoted(text)), `write one without a folder, such as "index.html"`}
+		return &fault{fmt.Sprintf("%s is no file name", quoted(text)),
+			`write one without a folder, such as "index.html"`}
 	}
 	return nil
 }

@@ -75,8 +75,9 @@ func (d *document) read() *Error {
 	}
 	var syntax *unstable.ParserError
 	if errors.As(p.Error(), &syntax) {
-		at := p.Range(syntax.Highlight)
-		return d.problem(span{int(at.Offset), int(at.Offset + at.Length)}, "", syntax.Message, d.syntaxHint(syntax.Message))
+		raw := p.Range(syntax.Highlight)
+		at := span{int(raw.Offset), int(raw.Offset + raw.Length)}
+		return d.problem(at, "", syntax.Message, d.syntaxHint(syntax.Message))
 	}
 	return nil
 }

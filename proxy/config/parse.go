@@ -106,7 +106,7 @@ func (r *reader) take(n *node) {
 		k := r.byPath[n.path]
 		r.wrong[n.path] = true
 		r.seen[r.instance(k.Table())+"."+k.Name()] = n.key // not missing, on top of it
-		r.fail(n.key, n.path, fault{fmt.Sprintf("`%s` takes %s, not a table", k.Name(), k.Type.noun()), "write " + k.example()})
+		r.fail(n.key, n.path, *k.mistaken("a table"))
 	case n.header:
 		r.unknownTable(n.path, n.key)
 	case slices.Contains(r.tables, n.path):

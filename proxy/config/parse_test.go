@@ -124,8 +124,8 @@ func TestParseValues(t *testing.T) {
 		{"a fraction", `timeouts.idle = "0.5s"`, idle, 500 * time.Millisecond},
 		{"the shortest", `timeouts.idle = "1ms"`, idle, time.Millisecond},
 		{"the longest", `timeouts.idle = "24h"`, idle, 24 * time.Hour},
-		{"a literal string", `static_files.index = 'a b.htm'`, func(c *Config) any { return c.StaticFiles.Index }, "a b.htm"},
-		{"an escape", `static_files.index = "\u00e4.htm"`, func(c *Config) any { return c.StaticFiles.Index }, "ä.htm"},
+		{"a literal string", `static_files.index = 'a b.htm'`, index, "a b.htm"},
+		{"an escape", `static_files.index = "\u00e4.htm"`, index, "ä.htm"},
 		{"false", `listen.pin = false`, func(c *Config) any { return c.Listen.Pin }, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -138,6 +138,7 @@ func TestParseValues(t *testing.T) {
 }
 
 func address(c *Config) any { return c.Listen.Address }
+func index(c *Config) any   { return c.StaticFiles.Index }
 func cache(c *Config) any   { return c.StaticFiles.CacheBytes }
 func idle(c *Config) any    { return c.Timeouts.Idle }
 

@@ -30,7 +30,7 @@ func (k *Key) assign(field any, v literal) *fault {
 
 func (k *Key) assignBoolean(field any, v literal) *fault {
 	if v.kind != unstable.Bool {
-		return k.mistyped(v)
+		return k.mistaken(kindNoun(v.kind))
 	}
 	*field.(*bool) = v.text == "true"
 	return nil
@@ -38,7 +38,7 @@ func (k *Key) assignBoolean(field any, v literal) *fault {
 
 func (k *Key) assignInteger(field any, v literal) *fault {
 	if v.kind != unstable.Integer {
-		return k.mistyped(v)
+		return k.mistaken(kindNoun(v.kind))
 	}
 	n, err := strconv.ParseInt(v.text, 0, 64)
 	if err != nil {
@@ -52,7 +52,7 @@ func (k *Key) assignBytes(field any, v literal) *fault {
 		return k.assignInteger(field, v)
 	}
 	if v.kind != unstable.String {
-		return k.mistyped(v)
+		return k.mistaken(kindNoun(v.kind))
 	}
 	n, ok := parseBytes(v.text)
 	if !ok {
@@ -67,7 +67,7 @@ func (k *Key) assignDuration(field any, v literal) *fault {
 		return &fault{fmt.Sprintf("`%s` has no unit", k.Name()), fmt.Sprintf(`write "%ss" for seconds`, v.text)}
 	}
 	if v.kind != unstable.String {
-		return k.mistyped(v)
+		return k.mistaken(kindNoun(v.kind))
 	}
 	if _, err := strconv.ParseFloat(v.text, 64); err == nil {
 		return &fault{fmt.Sprintf("`%s` has no unit", k.Name()), fmt.Sprintf(`write "%ss" for seconds`, v.text)}
@@ -99,7 +99,7 @@ func (k *Key) store(field any, n int64, text string) *fault {
 
 func (k *Key) assignString(field any, v literal) *fault {
 	if v.kind != unstable.String {
-		return k.mistyped(v)
+		return k.mistaken(kindNoun(v.kind))
 	}
 	if strings.ContainsFunc(v.text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return &fault{fmt.Sprintf("`%s` has a control character in it", k.Name()), "remove it"}
@@ -127,9 +127,9 @@ func (k *Key) assignString(field any, v literal) *fault {
 	return nil
 }
 
-// mistyped says which type was found, which is wanted and how it is written.
-func (k *Key) mistyped(v literal) *fault {
-	return &fault{fmt.Sprintf("`%s` takes %s, not %s", k.Name(), k.Type.noun(), kindNoun(v.kind)), "write " + k.example()}
+// mistaken says what was found, which type is wanted and how it is written.
+func (k *Key) mistaken(found string) *fault {
+	return &fault{fmt.Sprintf("`%s` takes %s, not %s", k.Name(), k.Type.noun(), found), "write " + k.example()}
 }
 
 func (k *Key) outOfRange(text string) *fault {
