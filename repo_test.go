@@ -104,9 +104,10 @@ var (
 // skippers are the functions that may skip a test: each skips for one reason,
 // and fails where the reason must not be there.
 var skippers = []string{
-	"requireRing",   // no io_uring; fails under REQUIRE_URING
-	"skipShort",     // go test -short
-	"skipInvariant", // counts allocations, which the race detector and invariants change
+	"requireRing",      // no io_uring; fails under REQUIRE_URING
+	"requireInstalled", // a server to measure is not installed; fails under CI
+	"skipShort",        // go test -short
+	"skipInvariant",    // counts allocations, which the race detector and invariants change
 }
 
 // bannedWords have two meanings here, or none.
@@ -120,15 +121,23 @@ var bannedWords = map[string]string{
 	"info":    "say which: facts, features, head",
 }
 
-// Sizes, in lines and columns. A tab counts as four columns.
+// borrowed are names that somebody else gave.
+var borrowed = map[string]string{
+	"userData":                   "user_data of the submission queue entry, struct io_uring_sqe",
+	"KeyProxyAuthenticationInfo": "RFC 9110 section 11.7.3",
+}
+
+// Sizes, in lines and columns. A tab counts as four columns. Tests may be
+// longer and, as their rows quote what goes over the wire, wider.
 const (
-	functionMax   = 70
-	fileWarn      = 500
-	fileMax       = 600
-	testFileMax   = 1000
-	columnsMax    = 120
-	columnsOfTab  = 4
-	commentsWords = "TO" + "DO|FIX" + "ME|XX" + "X" // in pieces, or this line breaks the rule
+	functionMax    = 70
+	fileWarn       = 500
+	fileMax        = 600
+	testFileMax    = 1000
+	columnsMax     = 120
+	testColumnsMax = 140
+	columnsOfTab   = 4
+	leftoverWords  = "TO" + "DO|FIX" + "ME|XX" + "X" // in pieces, or this line breaks the rule
 )
 
 // A source is one parsed Go file.
@@ -382,9 +391,9 @@ func packageComments(r *repo, f *findings) {
 // sizes keeps a function on a screen and a file in a head.
 func sizes(r *repo, f *findings) {
 	for _, s := range r.sources {
-		most := fileMax
+		most, wide := fileMax, columnsMax
 		if s.test() {
-			most = testFileMax
+			most, wide = testFileMax, testColumnsMax
 		}
 		lines := strings.Split(s.text, "\n")
 		if len(lines) > most {
@@ -393,9 +402,9 @@ func sizes(r *repo, f *findings) {
 		}
 		for i, line := range lines {
 			columns := utf8.RuneCountInString(line) + strings.Count(line, "\t")*(columnsOfTab-1)
-			if columns > columnsMax {
+			if columns > wide {
 				f.add("%s:%d: %d columns, at most %d: break the line",
-					s.path, i+1, columns, columnsMax)
+					s.path, i+1, columns, wide)
 			}
 		}
 		for _, d := range s.file.Decls {
@@ -414,7 +423,7 @@ func sizes(r *repo, f *findings) {
 
 // leftovers finds notes to oneself.
 func leftovers(r *repo, f *findings) {
-	note := regexp.MustCompile(`\b(` + commentsWords + `)\b`)
+	note := regexp.MustCompile(`\b(` + leftoverWords + `)\b`)
 	const fix = "do it now, or open an issue and take the note out"
 	for _, s := range r.sources {
 		for _, group := range s.file.Comments {
@@ -439,6 +448,9 @@ func leftovers(r *repo, f *findings) {
 func names(r *repo, f *findings) {
 	for _, s := range r.sources {
 		check := func(pos token.Pos, kind, name string) {
+			if borrowed[name] != "" {
+				return
+			}
 			for _, word := range words(name) {
 				if fix := bannedWords[word]; fix != "" {
 					f.at(s, pos, "%q in the name of %s %s: %s", word, kind, name, fix)
@@ -627,6 +639,8 @@ func TestRules(t *testing.T) {
 		{"Sizes", "a long test", goTest("proxy/h1", strings.Repeat("\n", fileMax)), ""},
 		{"Sizes", "a longer test", goTest("proxy/h1", strings.Repeat("\n", testFileMax)), "second noun"},
 		{"Sizes", "a long line", goFile("proxy/h1", "//"+strings.Repeat("ä", 119)), "121 columns"},
+		{"Sizes", "as long in a test", goTest("proxy/h1", "//"+strings.Repeat("ä", 119)), ""},
+		{"Sizes", "a longer one in a test", goTest("proxy/h1", "//"+strings.Repeat("ä", 139)), "141 columns"},
 		{"Sizes", "the longest line", goFile("proxy/h1", "//"+strings.Repeat("ä", 118)), ""},
 		{"Sizes", "tabs count", goFile("proxy/h1", "func f() {\n\t//"+strings.Repeat("x", 115)+"\n}"), "121 columns"},
 
@@ -640,6 +654,7 @@ func TestRules(t *testing.T) {
 		{"Names", "a value", goFile("proxy/h1", "const hostInfo = 1"), "say which"},
 		{"Names", "a file", map[string]string{"proxy/h1/buf_util_linux.go": "package h1\n"}, "file buf_util_linux"},
 		{"Names", "a package", map[string]string{"proxy/h1/x.go": "package utils\n"}, "package utils"},
+		{"Names", "a borrowed one", goFile("proxy/uring", "func userData() {}"), ""},
 		{"Names", "a part of a word", goFile("proxy/h1", "type database struct{}\nfunc informative() {}"), ""},
 		{"Names", "inside of a function", goFile("proxy/h1", "func f() { data := 1; _ = data }"), ""},
 
