@@ -1,0 +1,216 @@
+// Package loop is the I/O seam between handlers and the kernel: workers, the
+// connections they own, and straight-line code that may wait on them.
+//
+// It refuses to know any protocol: no heads, no bodies, no pools, no policy on
+// which upstream. Handlers see a Conn and a Loop and cannot tell the engine.
+//
+// # Threads
+//
+// A Loop is one worker. Its methods marked "any goroutine" may be called from
+// anywhere; all others, and all methods of a Conn, belong to the worker: they
+// are called from Handler methods, from functions given to Go, Post and Off's
+// caller, and never two at once for one worker, on either engine. Code that
+// "waits" may do so only in a task (Serve, or a function given to Go), where
+// other tasks of the worker run meanwhile. A task holds no lock across a wait,
+// waits on no channel or mutex, and ends by returning.
+//
+// # Memory
+//
+// Slices from Peek alias the worker's receive memory until the task's next call
+// that may wait, on any Conn, or the next Consume. Slices given to Write may be
+// reused when it returns; slices given to Queue belong to the connection until
+// it is closed, and must never change.
+//
+// # Engines
+//
+// The ring engine (Linux) runs tasks as coroutines of one locked thread over an
+// io_uring. The netpoll engine (everywhere) runs a goroutine a connection over
+// Go's poller, and passes a baton, so that handler code of one worker still
+// never runs twice at once. The API is shaped by completions; netpoll imitates
+// them.
+package loop
+
+import (
+	"errors"
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// Instant is a moment in nanoseconds of the process's monotonic clock. Zero
+// means never.
+type Instant int64
+
+// Past is a deadline that has passed: setting it interrupts the task that waits.
+const Past Instant = 1
+
+var started = time.Now()
+
+// now is the monotonic clock; it is never zero.
+func now() Instant { return Instant(time.Since(started)) + 2 }
+
+// After is the instant d later.
+func (i Instant) After(d time.Duration) Instant { return i + Instant(d) }
+
+// Errors that callers branch on. Others are io.EOF for a peer that ended in
+// order, or the kernel's syscall.Errno.
+var (
+	ErrDeadline = errors.New("deadline passed")
+	ErrGuard    = errors.New("the guarded client is gone")
+	ErrClosed   = errors.New("connection closed on our side")
+	ErrStopped  = errors.New("worker stopped")
+	ErrPanic    = errors.New("task panicked")
+)
+
+// Handler serves the connections of a listener.
+type Handler interface {
+	// Open is told of an accepted connection before its first byte. It sets
+	// the first deadline and must not wait.
+	Open(c Conn)
+
+	// Serve runs in a task when an idle connection has received bytes, and
+	// returns when it has nothing more to read: true leaves the connection
+	// idle (until bytes, its end, or its read deadline), false closes it.
+	// The loop itself closes idle connections that end or expire. A panic
+	// resets the connection and is counted and logged.
+	Serve(c Conn) (keep bool)
+}
+
+// Loop is one worker.
+type Loop interface {
+	// Post runs f on the worker soon, outside any task: f must not wait. Any
+	// goroutine. It reports false if the worker has ended.
+	Post(f func()) bool
+	// Drain closes listeners and idle connections, and ends the worker when
+	// the last accepted connection is gone. Any goroutine.
+	Drain()
+	// Stop is Drain that does not wait: every wait fails with ErrStopped and
+	// every connection is closed. Any goroutine.
+	Stop()
+	// Wait returns when the worker has ended. Any goroutine, not a task.
+	Wait()
+	// Counters may be read from any goroutine.
+	Counters() *Counters
+
+	// Listen accepts connections of ln and has them served by h.
+	Listen(ln *Listener, h Handler) error
+	// Dial connects to an upstream. It waits.
+	Dial(to Address, timeout time.Duration) (Conn, error)
+	// Go starts f as a task of its own. It does not wait; Join does.
+	Go(f func()) Task
+	// Off runs f, which may block (files, names), on a helper goroutine, and
+	// waits for it. f must not touch the worker's state.
+	Off(f func())
+	// Sleep waits.
+	Sleep(d time.Duration)
+
+	// Now is the worker's clock, as of this turn of the loop.
+	Now() Instant
+	// Clock is the wall clock, as of this turn of the loop.
+	Clock() time.Time
+	// Draining reports that connections should end after their exchange.
+	Draining() bool
+	// Engine is the engine under the loop, for reports only.
+	Engine() Engine
+}
+
+// Task is a task started by Go.
+type Task interface {
+	// Join waits until the task has ended. ErrPanic says that it panicked: then
+	// the caller resets the connections that the task worked on.
+	Join() error
+}
+
+// Conn is a stream that a worker owns. One task may receive while another
+// sends; two may not do the same at once.
+type Conn interface {
+	// Peek is what was received and not yet consumed.
+	Peek() []byte
+	// Fill waits until Peek is longer than now. At the peer's end it returns
+	// io.EOF; what Peek holds stays readable.
+	Fill() error
+	// Consume drops the first n bytes of Peek.
+	Consume(n int)
+	// Read waits for bytes of a body and puts them into p, directly from the
+	// socket where possible; it takes no more than p holds.
+	Read(p []byte) (int, error)
+
+	// Write sends all of p: a small one is copied and sent at Flush, a large
+	// one is waited for.
+	Write(p []byte) (int, error)
+	// Queue sends p at Flush without copying it: p must never change.
+	Queue(p []byte) error
+	// Flush starts sending what was written and queued. It waits only if
+	// the previous flush has not left yet and there is too much behind it. A
+	// failed send shows at the next call that sends.
+	Flush() error
+	// SendFile waits until n bytes of f from off are sent, after what was
+	// written. It returns how many were; fewer with a nil error means that
+	// the file has become shorter.
+	SendFile(f *File, off, n int64) (int64, error)
+	// CloseWrite waits until everything is sent, then ends our direction.
+	CloseWrite() error
+
+	// SetReadDeadline bounds waits for bytes, and how long the connection may
+	// be idle or parked. Zero is none. An earlier one interrupts a wait.
+	SetReadDeadline(Instant)
+	// SetWriteDeadline bounds how long sent bytes may take to leave, waited
+	// for or not.
+	SetWriteDeadline(Instant)
+
+	// Guard makes waits on this connection fail with ErrGuard when client
+	// ends or is reset meanwhile. nil removes the guard.
+	Guard(client Conn)
+	// Park leaves a dialled connection idle. If the peer ends it, sends
+	// something or the read deadline passes, lost is told, once, and closes
+	// it.
+	Park(lost Parked)
+	// Unpark takes it back; false says that it is no longer usable: close it.
+	Unpark() bool
+
+	// Close sends what was flushed, then closes. It does not wait.
+	Close()
+	// Reset closes at once; what was not sent is dropped and the peer sees a
+	// reset, which no client takes for the end of a body.
+	Reset()
+
+	// Local and Remote are the socket's addresses; invalid for Unix sockets.
+	Local() netip.AddrPort
+	Remote() netip.AddrPort
+	// Attachment is whatever the owner attached.
+	Attachment() any
+	Attach(v any)
+	// Loop is the worker that owns the connection.
+	Loop() Loop
+}
+
+// Parked is told of a parked connection that was lost.
+type Parked interface {
+	// Lost runs on the worker outside any task; it must not wait.
+	Lost(c Conn)
+}
+
+// Address is where to dial: an IP and port, or the path of a Unix socket.
+type Address struct {
+	AddrPort netip.AddrPort
+	Path     string
+}
+
+func (a Address) String() string {
+	if a.Path != "" {
+		return "unix:" + a.Path
+	}
+	return a.AddrPort.String()
+}
+
+// Counters are written by the worker and read by anyone.
+type Counters struct {
+	Accepted atomic.Uint64 // connections accepted
+	Open     atomic.Int64  // accepted connections open now
+	Dialled  atomic.Int64  // upstream connections open now
+	Panics   atomic.Uint64 // tasks that panicked
+	Starved  atomic.Uint64 // times that a receive found no buffer (ring)
+	Enters   atomic.Uint64 // system calls that entered the ring (ring)
+	Tasks    atomic.Int64  // tasks that exist, idle ones included
+	Refused  atomic.Uint64 // accepts that failed for want of descriptors
+}

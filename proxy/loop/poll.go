@@ -1,0 +1,331 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// sweepInterval is how often parked connections are looked at. Unpark
+	// looks as well, so nobody is handed one that is known to be dead.
+	sweepInterval = time.Second
+	// guardDelay is how long a guarded wait lasts before the client is
+	// watched, which costs a goroutine: most exchanges are over by then.
+	guardDelay = 20 * time.Millisecond
+	// acceptPause is how long accepting waits after the process ran out of
+	// descriptors.
+	acceptPause = 100 * time.Millisecond
+)
+
+// pollLoop is a worker over Go's own poller: a goroutine for each connection,
+// and a baton that lets one of them run handler code at a time. Whoever waits
+// gives the baton up, and nobody else's code runs without it.
+type pollLoop struct {
+	config   Config
+	counters Counters
+
+	baton     sync.Mutex
+	conns     map[*pollConn]struct{}
+	parked    map[*pollConn]struct{}
+	listeners []*net.TCPListener
+	sweeping  bool
+	draining  bool
+	stopping  bool
+
+	running sync.WaitGroup // goroutines that keep the worker alive
+	stop    context.Context
+	cut     context.CancelFunc
+	done    chan struct{}
+}
+
+func startPoll(cfg Config) Loop {
+	l := &pollLoop{
+		config: cfg,
+		conns:  make(map[*pollConn]struct{}),
+		parked: make(map[*pollConn]struct{}),
+		done:   make(chan struct{}),
+	}
+	l.stop, l.cut = context.WithCancel(context.Background())
+	l.running.Add(1) // until Drain
+	go func() {
+		l.running.Wait()
+		l.baton.Lock()
+		for c := range l.parked {
+			c.Close()
+		}
+		l.baton.Unlock()
+		l.cut()
+		close(l.done)
+	}()
+	return l
+}
+
+// Post runs f at once: on this engine every goroutine can take the baton.
+func (l *pollLoop) Post(f func()) bool {
+	select {
+	case <-l.done:
+		return false
+	default:
+	}
+	// In a goroutine of its own, because the caller may hold the baton.
+	go func() {
+		l.baton.Lock()
+		defer l.baton.Unlock()
+		f()
+	}()
+	return true
+}
+
+// Listen accepts in a goroutine. Several workers may accept from one listener.
+func (l *pollLoop) Listen(ln *Listener, h Handler) error {
+	if l.draining {
+		return ErrStopped
+	}
+	if ln.tcp == nil {
+		return errors.New("loop: listener was given to a ring")
+	}
+	l.listeners = append(l.listeners, ln.tcp)
+	l.running.Add(1)
+	go func() {
+		defer l.running.Done()
+		l.accept(ln.tcp, h)
+	}()
+	return nil
+}
+
+func (l *pollLoop) accept(ln *net.TCPListener, h Handler) {
+	for {
+		conn, err := ln.AcceptTCP()
+		l.baton.Lock()
+		if l.draining && err != nil {
+			l.baton.Unlock()
+			return
+		}
+		switch {
+		case err == nil:
+			l.admit(conn, h)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			// Another worker drains and woke all who share the listener.
+			// It goes on waking until its own acceptor has ended.
+			err = ln.SetDeadline(time.Time{})
+		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+			l.counters.Refused.Add(1)
+		}
+		l.baton.Unlock()
+		if err != nil {
+			time.Sleep(acceptPause)
+		}
+	}
+}
+
+// admit takes an accepted connection in and starts its goroutine.
+func (l *pollLoop) admit(conn *net.TCPConn, h Handler) {
+	c := l.newConn(conn, h)
+	l.counters.Accepted.Add(1)
+	l.counters.Open.Add(1)
+	h.Open(c)
+	if c.closing {
+		return
+	}
+	l.running.Add(1)
+	go func() {
+		defer l.running.Done()
+		l.baton.Lock()
+		defer l.baton.Unlock()
+		c.serve()
+	}()
+}
+
+// panicked counts and reports a panic.
+func (l *pollLoop) panicked(value any) {
+	l.counters.Panics.Add(1)
+	if l.config.Panicked != nil {
+		l.config.Panicked(value, debug.Stack())
+	}
+}
+
+// Drain wakes acceptors until they have ended, and idle connections.
+func (l *pollLoop) Drain() {
+	l.baton.Lock()
+	defer l.baton.Unlock()
+	if l.draining {
+		return
+	}
+	l.draining = true
+	for c := range l.conns {
+		if c.idle {
+			c.drain()
+		}
+	}
+	go l.wakeAcceptors()
+	l.running.Done() // the loop's own
+}
+
+func (l *pollLoop) wakeAcceptors() {
+	l.baton.Lock()
+	listeners := l.listeners
+	l.baton.Unlock()
+	for {
+		for _, ln := range listeners {
+			// A listener that is closed has no acceptor left to wake.
+			_ = ln.SetDeadline(time.Unix(1, 0))
+		}
+		select {
+		case <-l.done:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// Stop cuts everything.
+func (l *pollLoop) Stop() {
+	l.Drain()
+	l.baton.Lock()
+	defer l.baton.Unlock()
+	l.stopping = true
+	l.cut()
+	for c := range l.conns {
+		if c.idle {
+			c.Reset()
+		} else {
+			c.interrupt()
+		}
+	}
+}
+
+func (l *pollLoop) Wait() { <-l.done }
+
+// Dial connects without the baton.
+func (l *pollLoop) Dial(to Address, timeout time.Duration) (Conn, error) {
+	network, address := "tcp", to.AddrPort.String()
+	if to.Path != "" {
+		network, address = "unix", to.Path
+	}
+	dialer := net.Dialer{Timeout: timeout}
+	l.baton.Unlock()
+	conn, err := dialer.DialContext(l.stop, network, address)
+	l.baton.Lock()
+	if l.stopping {
+		if err == nil {
+			err = conn.Close()
+		}
+		return nil, errors.Join(ErrStopped, err)
+	}
+	if err != nil {
+		return nil, cause(err)
+	}
+	c := l.newConn(conn, nil)
+	l.counters.Dialled.Add(1)
+	return c, nil
+}
+
+// Go starts a goroutine that takes the baton when the caller waits.
+func (l *pollLoop) Go(f func()) Task {
+	t := &pollTask{loop: l, done: make(chan struct{})}
+	l.running.Add(1)
+	l.counters.Tasks.Add(1)
+	go func() {
+		defer l.running.Done()
+		l.baton.Lock()
+		defer l.baton.Unlock()
+		defer func() {
+			if value := recover(); value != nil {
+				l.panicked(value)
+				t.err = ErrPanic
+			}
+			l.counters.Tasks.Add(-1)
+			close(t.done)
+		}()
+		f()
+	}()
+	return t
+}
+
+type pollTask struct {
+	loop *pollLoop
+	done chan struct{}
+	err  error
+}
+
+func (t *pollTask) Join() error {
+	t.loop.baton.Unlock()
+	<-t.done
+	t.loop.baton.Lock()
+	return t.err
+}
+
+// Off runs f here: this goroutine may block once it has given up the baton.
+func (l *pollLoop) Off(f func()) {
+	l.baton.Unlock()
+	defer l.baton.Lock()
+	f()
+}
+
+// Sleep waits for d or Stop.
+func (l *pollLoop) Sleep(d time.Duration) {
+	l.baton.Unlock()
+	defer l.baton.Lock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.stop.Done():
+	}
+}
+
+func (l *pollLoop) Now() Instant        { return now() }
+func (l *pollLoop) Clock() time.Time    { return time.Now() }
+func (l *pollLoop) Draining() bool      { return l.draining }
+func (l *pollLoop) Engine() Engine      { return Netpoll }
+func (l *pollLoop) Counters() *Counters { return &l.counters }
+
+// sweep looks at parked connections while there are any.
+func (l *pollLoop) sweep() {
+	for {
+		select {
+		case <-l.done:
+			return
+		case <-time.After(sweepInterval):
+		}
+		l.baton.Lock()
+		for c := range l.parked {
+			if c.readDeadline != 0 && c.readDeadline <= now() || !c.quiet() {
+				c.lose()
+			}
+		}
+		if len(l.parked) == 0 {
+			l.sweeping = false
+			l.baton.Unlock()
+			return
+		}
+		l.baton.Unlock()
+	}
+}
+
+// cause turns an error of package net into the one that both engines return.
+func cause(err error) error {
+	var errno syscall.Errno
+	switch {
+	case err == nil, err == io.EOF:
+		return err
+	case errors.Is(err, net.ErrClosed):
+		return ErrClosed
+	case errors.As(err, &errno):
+		return errno
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return ErrDeadline
+	}
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return ErrDeadline // a dial's time-out has a type of its own
+	}
+	return err
+}

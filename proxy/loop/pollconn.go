@@ -1,0 +1,434 @@
+package loop
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	pollBufferBytes = 4096     // receive memory of a connection that is not idle
+	pollOutMax      = 64 << 10 // what may be written before a flush is forced
+)
+
+// pollBuffers is shared by the workers: a buffer is taken by a goroutine that
+// was just told that its socket is readable, before it has the baton.
+var pollBuffers = sync.Pool{New: func() any { return new([pollBufferBytes]byte) }}
+
+// pollConn is a connection of a pollLoop.
+type pollConn struct {
+	loop    *pollLoop
+	conn    net.Conn
+	raw     syscall.RawConn
+	handler Handler // nil for a dialled connection
+
+	idle    bool
+	served  bool
+	closing bool
+	guarded bool
+
+	in     []byte                 // received, not consumed: part of buffer, or memory of its own
+	buffer *[pollBufferBytes]byte // nil while idle
+	inErr  error
+
+	// What tryFirst found. It runs without the baton, so it touches only these.
+	first       func(fd uintptr) bool // tryFirst, bound once: a closure per wait would allocate
+	firstBuffer *[pollBufferBytes]byte
+	firstN      int
+	firstErr    error
+
+	out    net.Buffers // gathered: own memory and queued slices, in order
+	own    []byte      // memory that small writes are copied to
+	ownEnd int         // how much of own is in out
+	outN   int         // bytes gathered
+	outErr error
+
+	// The deadline wanted, and the one that the socket was last given: that
+	// one may be earlier, and is then found to have fired too soon.
+	readDeadline, readArmed   Instant
+	writeDeadline, writeArmed Instant
+
+	client   *pollConn     // whose end interrupts waits on this connection
+	watching chan struct{} // closed when the goroutine that watches it has ended
+	lost     Parked
+
+	attachment any
+}
+
+func (l *pollLoop) newConn(conn net.Conn, h Handler) *pollConn {
+	c := &pollConn{loop: l, conn: conn, handler: h}
+	// Only connections of an unusual type have none, and net.Conns that we
+	// accept or dial are of two usual ones.
+	c.raw, _ = conn.(syscall.Conn).SyscallConn()
+	c.first = c.tryFirst
+	l.conns[c] = struct{}{}
+	return c
+}
+
+// serve carries the connection from its first byte to its close, with the
+// baton held except in waits.
+func (c *pollConn) serve() {
+	c.loop.counters.Tasks.Add(1)
+	defer c.loop.counters.Tasks.Add(-1)
+	for c.awaitFirst() {
+		keep := c.exchange()
+		c.served = true
+		if !keep || len(c.in) > 0 || c.loop.draining || c.Flush() != nil {
+			break
+		}
+	}
+	c.Close()
+	c.in = nil
+	c.dropBuffer()
+}
+
+// exchange asks the handler, and survives its panics.
+func (c *pollConn) exchange() (keep bool) {
+	defer func() {
+		if value := recover(); value != nil {
+			c.loop.panicked(value)
+			c.Reset()
+			keep = false
+		}
+	}()
+	return c.handler.Serve(c)
+}
+
+// awaitFirst waits for bytes without holding memory for them, and reports
+// whether there are any.
+func (c *pollConn) awaitFirst() bool {
+	c.idle = true
+	c.dropBuffer()
+	for c.inErr == nil && !c.closing {
+		if err := c.stopped(c.readDeadline); err != nil {
+			break
+		}
+		c.armRead()
+		c.loop.baton.Unlock()
+		err := c.raw.Read(c.first)
+		c.loop.baton.Lock()
+		if err == nil {
+			c.buffer, c.in = c.firstBuffer, c.firstBuffer[:c.firstN]
+			c.inErr = cause(c.firstErr)
+			break
+		}
+		if err = cause(err); err != ErrDeadline {
+			c.inErr = err
+		}
+	}
+	c.idle = false
+	return len(c.in) > 0 && !c.closing
+}
+
+// tryFirst is called when the socket may be readable.
+func (c *pollConn) tryFirst(fd uintptr) bool {
+	buffer := pollBuffers.Get().(*[pollBufferBytes]byte)
+	for {
+		n, err := syscall.Read(int(fd), buffer[:])
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			pollBuffers.Put(buffer)
+			return false
+		case n == 0 && err == nil:
+			err = io.EOF
+		}
+		c.firstBuffer, c.firstN, c.firstErr = buffer, max(n, 0), err
+		return true
+	}
+}
+
+// dropBuffer gives the memory back that nothing is in. Only the goroutine that
+// reads may call it: another may not know that a read is going on.
+func (c *pollConn) dropBuffer() {
+	if c.buffer != nil && len(c.in) == 0 {
+		pollBuffers.Put(c.buffer)
+		c.buffer, c.in = nil, nil
+	}
+}
+
+func (c *pollConn) Peek() []byte { return c.in }
+
+func (c *pollConn) Consume(n int) {
+	c.in = c.in[n:]
+	if len(c.in) == 0 {
+		c.in = nil
+		if c.buffer != nil {
+			c.in = c.buffer[:0]
+		}
+	}
+}
+
+// Fill reads behind what is there.
+func (c *pollConn) Fill() error {
+	if c.inErr != nil {
+		return c.inErr
+	}
+	c.makeRoom()
+	n, err := c.read(c.in[len(c.in):cap(c.in)])
+	c.in = c.in[:len(c.in)+n]
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// makeRoom sees to it that at least half a buffer can be read.
+func (c *pollConn) makeRoom() {
+	if c.buffer == nil {
+		c.buffer = pollBuffers.Get().(*[pollBufferBytes]byte)
+		c.in = append(c.buffer[:0], c.in...)
+	}
+	if cap(c.in)-len(c.in) >= pollBufferBytes/2 {
+		return
+	}
+	if len(c.in) <= pollBufferBytes/2 {
+		c.in = append(c.buffer[:0], c.in...)
+		return
+	}
+	c.in = append(make([]byte, 0, 2*len(c.in)), c.in...)
+}
+
+// Read takes what is there, else reads into p.
+func (c *pollConn) Read(p []byte) (int, error) {
+	if len(c.in) > 0 {
+		n := copy(p, c.in)
+		c.Consume(n)
+		return n, nil
+	}
+	if c.inErr != nil {
+		return 0, c.inErr
+	}
+	n, err := c.read(p)
+	if n > 0 {
+		return n, nil
+	}
+	return 0, err
+}
+
+// read waits for bytes until the deadline, the guard or Stop.
+func (c *pollConn) read(p []byte) (int, error) {
+	guardUntil := Instant(0)
+	if c.client != nil && c.watching == nil {
+		guardUntil = now().After(guardDelay)
+	}
+	for {
+		if err := c.stopped(c.readDeadline); err != nil {
+			return 0, err
+		}
+		if guardUntil != 0 && guardUntil <= now() {
+			guardUntil = 0
+			c.watch()
+		}
+		if guardUntil != 0 && (c.readDeadline == 0 || guardUntil < c.readDeadline) {
+			c.setRead(guardUntil)
+		} else {
+			c.armRead()
+		}
+		c.loop.baton.Unlock()
+		n, err := c.conn.Read(p)
+		c.loop.baton.Lock()
+		err = cause(err)
+		if n == 0 && err == ErrDeadline {
+			continue
+		}
+		if err != nil && err != ErrDeadline {
+			c.inErr = err
+		}
+		return n, err
+	}
+}
+
+// stopped says why a wait on this connection may not go on.
+func (c *pollConn) stopped(deadline Instant) error {
+	switch {
+	case c.closing:
+		return ErrClosed
+	case c.loop.stopping:
+		return ErrStopped
+	case c.guarded:
+		return ErrGuard
+	case deadline != 0 && deadline <= now():
+		return ErrDeadline
+	}
+	return nil
+}
+
+// armRead gives the socket a deadline that is not later than the wanted one.
+func (c *pollConn) armRead() {
+	if c.readArmed == c.readDeadline || c.readArmed != 0 && c.readArmed < c.readDeadline && c.readArmed > now() {
+		return
+	}
+	c.setRead(c.readDeadline)
+}
+
+func (c *pollConn) setRead(at Instant) {
+	c.readArmed = at
+	// It fails on a closed socket only, and then so does the wait.
+	_ = c.conn.SetReadDeadline(wall(at))
+}
+
+func (c *pollConn) armWrite() {
+	if c.writeArmed == c.writeDeadline || c.writeArmed != 0 && c.writeArmed < c.writeDeadline && c.writeArmed > now() {
+		return
+	}
+	c.setWrite(c.writeDeadline)
+}
+
+func (c *pollConn) setWrite(at Instant) {
+	c.writeArmed = at
+	_ = c.conn.SetWriteDeadline(wall(at))
+}
+
+func wall(at Instant) time.Time {
+	if at == 0 {
+		return time.Time{}
+	}
+	return started.Add(time.Duration(at))
+}
+
+func (c *pollConn) SetReadDeadline(at Instant) {
+	c.readDeadline = at
+	if at != 0 && (c.readArmed == 0 || at < c.readArmed) {
+		c.setRead(at) // someone may be waiting with the later one
+	}
+}
+
+func (c *pollConn) SetWriteDeadline(at Instant) {
+	c.writeDeadline = at
+	if at != 0 && (c.writeArmed == 0 || at < c.writeArmed) {
+		c.setWrite(at)
+	}
+}
+
+// interrupt ends waits, which then look again at why they wait.
+func (c *pollConn) interrupt() {
+	c.setRead(Past)
+	c.setWrite(Past)
+}
+
+// drain ends an idle connection, or gives one that has not spoken a moment.
+func (c *pollConn) drain() {
+	if c.served {
+		c.SetReadDeadline(Past)
+		return
+	}
+	soon := now().After(drainFirst)
+	if c.readDeadline == 0 || c.readDeadline > soon {
+		c.SetReadDeadline(soon)
+	}
+}
+
+// Guard notes the client; read watches it when the wait gets long.
+func (c *pollConn) Guard(client Conn) {
+	c.unwatch()
+	c.guarded = false
+	c.client = nil
+	if client == nil {
+		return
+	}
+	c.client = client.(*pollConn)
+	c.guarded = c.client.inErr != nil || c.client.closing
+}
+
+// watch waits in a goroutine until the client's socket says that it has ended.
+func (c *pollConn) watch() {
+	client, done := c.client, make(chan struct{})
+	c.watching = done
+	client.setRead(0)
+	go func() {
+		defer close(done)
+		gone := false
+		err := client.raw.Read(func(fd uintptr) bool {
+			var p [1]byte
+			n, _, err := syscall.Recvfrom(int(fd), p[:], syscall.MSG_PEEK)
+			if err == syscall.EAGAIN || err == syscall.EINTR {
+				return false
+			}
+			// Bytes are a next request: its end cannot be seen behind them.
+			gone = err != nil || n == 0
+			return true
+		})
+		if err != nil || !gone {
+			return
+		}
+		c.loop.baton.Lock()
+		defer c.loop.baton.Unlock()
+		if c.client == client {
+			c.guarded = true
+			c.interrupt()
+		}
+	}()
+}
+
+// unwatch ends the goroutine and waits for it: it shares the client's socket.
+func (c *pollConn) unwatch() {
+	if c.watching == nil {
+		return
+	}
+	client, done := c.client, c.watching
+	c.client, c.watching = nil, nil
+	client.setRead(Past)
+	c.loop.baton.Unlock()
+	<-done
+	c.loop.baton.Lock()
+}
+
+// Park leaves the connection to the sweep.
+func (c *pollConn) Park(lost Parked) {
+	c.Guard(nil)
+	c.dropBuffer()
+	l := c.loop
+	c.lost = lost
+	l.parked[c] = struct{}{}
+	if !l.sweeping {
+		l.sweeping = true
+		go l.sweep()
+	}
+}
+
+// Unpark looks at the socket, because the sweep may not have yet.
+func (c *pollConn) Unpark() bool {
+	c.lost = nil
+	delete(c.loop.parked, c)
+	return !c.closing && c.inErr == nil && c.outErr == nil && len(c.in) == 0 && c.quiet()
+}
+
+// quiet reports whether the socket has neither bytes nor an end.
+func (c *pollConn) quiet() bool {
+	quiet := false
+	err := c.raw.Control(func(fd uintptr) {
+		var p [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), p[:], syscall.MSG_PEEK)
+		quiet = err == syscall.EAGAIN
+	})
+	return err == nil && quiet
+}
+
+func (c *pollConn) lose() {
+	if lost := c.lost; lost != nil {
+		c.lost = nil
+		delete(c.loop.parked, c)
+		lost.Lost(c)
+	}
+}
+
+func (c *pollConn) Local() netip.AddrPort  { return tcpAddr(c.conn.LocalAddr()) }
+func (c *pollConn) Remote() netip.AddrPort { return tcpAddr(c.conn.RemoteAddr()) }
+
+func tcpAddr(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{} // a Unix socket
+	}
+	ap := tcp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+func (c *pollConn) Attachment() any { return c.attachment }
+func (c *pollConn) Attach(v any)    { c.attachment = v }
+func (c *pollConn) Loop() Loop      { return c.loop }

@@ -1,0 +1,207 @@
+package loop
+
+import (
+	"io"
+	"net"
+)
+
+// Write copies a small p; a large one is sent at once, with what was written
+// before.
+func (c *pollConn) Write(p []byte) (int, error) {
+	if err := c.sendable(); err != nil {
+		return 0, err
+	}
+	if len(p) >= pollOutMax/4 {
+		c.refer(p)
+		return len(p), c.Flush()
+	}
+	if c.outN+len(p) > pollOutMax {
+		if err := c.Flush(); err != nil {
+			return 0, err
+		}
+	}
+	c.copyIn(p)
+	return len(p), nil
+}
+
+// copyIn appends a copy of p. Slices of own that stand in out already stay
+// true when own has to move: they keep the old memory alive.
+func (c *pollConn) copyIn(p []byte) {
+	c.outN += len(p)
+	joined := len(c.out) > 0 && c.ownEnd == len(c.own) && c.ownEnd > 0
+	if cap(c.own)-len(c.own) < len(p) {
+		c.own = make([]byte, 0, max(pollBufferBytes, 2*len(p)))
+		joined = false
+	}
+	from := len(c.own)
+	c.own = append(c.own, p...)
+	c.ownEnd = len(c.own)
+	if joined {
+		last := &c.out[len(c.out)-1]
+		*last = c.own[from-len(*last) : len(c.own)]
+		return
+	}
+	c.out = append(c.out, c.own[from:])
+}
+
+func (c *pollConn) refer(p []byte) {
+	c.outN += len(p)
+	c.out = append(c.out, p)
+	c.ownEnd = 0 // the next copy starts a segment of its own
+}
+
+// Queue sends p from where it is.
+func (c *pollConn) Queue(p []byte) error {
+	if err := c.sendable(); err != nil {
+		return err
+	}
+	if len(p) > 0 {
+		c.refer(p)
+	}
+	return nil
+}
+
+func (c *pollConn) sendable() error {
+	switch {
+	case c.outErr != nil:
+		return c.outErr
+	case c.closing:
+		return ErrClosed
+	}
+	return nil
+}
+
+// Flush writes what was gathered. Unlike the ring it waits until the socket has
+// taken it, without the baton.
+func (c *pollConn) Flush() error {
+	if err := c.sendable(); err != nil {
+		return err
+	}
+	for c.outN > 0 {
+		if err := c.stopped(c.writeDeadline); err != nil {
+			c.outErr = err
+			break
+		}
+		c.armWrite()
+		c.loop.baton.Unlock()
+		n, err := c.writeOut()
+		c.loop.baton.Lock()
+		c.outN -= n
+		if err = cause(err); err != nil && err != ErrDeadline {
+			c.outErr = err
+			break
+		}
+	}
+	c.out, c.own, c.ownEnd = c.out[:0], c.own[:0], 0
+	if c.outErr != nil {
+		c.outN = 0
+	}
+	return c.outErr
+}
+
+// writeOut writes as much as it can and keeps the rest in out.
+func (c *pollConn) writeOut() (int, error) {
+	if len(c.out) == 1 {
+		n, err := c.conn.Write(c.out[0])
+		c.out[0] = c.out[0][n:]
+		return n, err
+	}
+	rest := c.out // WriteTo consumes it; the array is wanted again
+	n, err := rest.WriteTo(c.conn)
+	if err != nil {
+		c.out = rest
+	}
+	return int(n), err
+}
+
+// SendFile leaves the choice of sendfile to package net.
+func (c *pollConn) SendFile(f *File, off, n int64) (int64, error) {
+	if err := c.Flush(); err != nil {
+		return 0, err
+	}
+	if _, err := f.os.Seek(off, io.SeekStart); err != nil {
+		return 0, err
+	}
+	var done int64
+	for done < n {
+		if err := c.stopped(c.writeDeadline); err != nil {
+			c.outErr = err
+			return done, err
+		}
+		c.armWrite()
+		c.loop.baton.Unlock()
+		m, err := io.Copy(c.conn, &io.LimitedReader{R: f.os, N: n - done})
+		c.loop.baton.Lock()
+		done += m
+		switch err = cause(err); {
+		case err == nil:
+			return done, nil // all, or the file ends here
+		case err != ErrDeadline:
+			c.outErr = err
+			return done, err
+		}
+		// The deadline has moved on meanwhile, or stopped sees that it has
+		// not. The file's offset is where sending stopped.
+		if _, err := f.os.Seek(off+done, io.SeekStart); err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// CloseWrite ends our direction after everything was sent.
+func (c *pollConn) CloseWrite() error {
+	if err := c.Flush(); err != nil {
+		return err
+	}
+	half, ok := c.conn.(interface{ CloseWrite() error })
+	if !ok {
+		return nil // every stream socket of package net has it
+	}
+	return cause(half.CloseWrite())
+}
+
+// Close closes after what was written has left, which a goroutine waits for.
+func (c *pollConn) Close() {
+	if c.closing {
+		return
+	}
+	c.unwatch()
+	c.closing = true
+	if c.lost != nil {
+		c.lost = nil
+		delete(c.loop.parked, c)
+	}
+	l := c.loop
+	delete(l.conns, c)
+	if c.handler != nil {
+		l.counters.Open.Add(-1)
+	} else {
+		l.counters.Dialled.Add(-1)
+	}
+	if c.outN == 0 || c.outErr != nil || l.stopping {
+		// What a close could report was reported by the reads and writes.
+		_ = c.conn.Close()
+		return
+	}
+	if c.writeDeadline == 0 {
+		c.writeDeadline = now().After(closeTimeout)
+	}
+	c.setWrite(c.writeDeadline)
+	l.running.Add(1)
+	go func() {
+		defer l.running.Done()
+		// Nobody is left to tell of an error.
+		_, _ = c.writeOut()
+		_ = c.conn.Close()
+	}()
+}
+
+// Reset closes with RST where the socket can.
+func (c *pollConn) Reset() {
+	if tcp, ok := c.conn.(*net.TCPConn); ok && !c.closing {
+		_ = tcp.SetLinger(0) // fails on a closed socket only
+	}
+	c.out, c.outN = nil, 0
+	c.Close()
+}

@@ -1,0 +1,422 @@
+package loop
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"atlas/proxy/invariant"
+	"atlas/proxy/uring"
+)
+
+// ringConn is a connection of a ringLoop.
+//
+// Idle, it is only this struct and an armed receive in the kernel.
+type ringConn struct {
+	loop    *ringLoop
+	handler Handler // nil for a dialled connection
+	fd      int
+	slot    uint32
+	gen     uint32
+	ops     int // operations that the kernel still has; the slot is free at 0
+
+	armed    bool // a multishot receive is in the kernel
+	wantRecv bool // and should be: re-arm when it ends for no reason of ours
+	starving bool // waits in loop.starved for a buffer
+	once     bool // a single receive is in the kernel
+	polling  bool // a poll is in the kernel
+	idle     bool // no task; bytes start one
+	closing  bool // Close was called
+	freed    bool // descriptor closed
+	served   bool // has had an exchange
+	guarded  bool // the guard's client is gone
+	view     bool // in aliases ring buffer viewID
+	viewID   uint16
+
+	// Receiving (ringrecv_linux.go).
+	in      []byte // received, not consumed: a ring buffer, or the tail of stash
+	stash   []byte // memory of our own for what cannot stay in a ring buffer
+	inErr   error  // how receiving ended, told when in is consumed
+	reader  *task  // waits for bytes
+	dst     []byte // where the single receive puts them
+	dstN    int    // how many it put there
+	onceErr error  // why it was cancelled
+
+	// Sending (ringsend_linux.go).
+	out      *batch // being gathered
+	flight   *batch // being sent
+	leave    bool   // flush out when flight is done
+	outErr   error  // why sending failed; sticky
+	writer   *task  // waits for flight, a poll or connect
+	dialErr  error
+	dialDone bool
+
+	readDeadline, writeDeadline Instant
+	readTimer, writeTimer       timer
+
+	client *ringConn // whose end interrupts waits on this connection
+	guards *ringConn // the reverse
+	lost   Parked    // not nil while parked
+
+	address *uring.Address // memory of the connect: on the heap, never on a task's stack (rule R4)
+
+	attachment any
+}
+
+func (l *ringLoop) newConn(fd int) *ringConn {
+	l.gen++
+	c := &ringConn{loop: l, fd: fd, gen: l.gen & genMask}
+	c.readTimer = timer{kind: timerRead, conn: c}
+	c.writeTimer = timer{kind: timerWrite, conn: c}
+	if n := len(l.slotsFree); n > 0 {
+		c.slot = l.slotsFree[n-1]
+		l.slotsFree = l.slotsFree[:n-1]
+		l.slots[c.slot] = c
+	} else {
+		c.slot = uint32(len(l.slots))
+		l.slots = append(l.slots, c)
+	}
+	l.conns++
+	return c
+}
+
+func (c *ringConn) userData(kind uint8) uint64 { return userData(kind, c.gen, c.slot) }
+
+// Dial connects, with the address in memory that outlives the wait.
+func (l *ringLoop) Dial(to Address, timeout time.Duration) (Conn, error) {
+	if l.stopping {
+		return nil, ErrStopped
+	}
+	address := new(uring.Address)
+	family := unix.AF_INET6
+	switch {
+	case to.Path != "":
+		family = unix.AF_UNIX
+		if err := address.SetUnix(to.Path); err != nil {
+			return nil, err
+		}
+	case to.AddrPort.Addr().Is4() || to.AddrPort.Addr().Is4In6():
+		family = unix.AF_INET
+		address.Set(to.AddrPort)
+	default:
+		address.Set(to.AddrPort)
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if family != unix.AF_UNIX {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+			return nil, errors.Join(err, unix.Close(fd))
+		}
+	}
+	c := l.newConn(fd)
+	l.counters.Dialled.Add(1)
+	c.address = address
+	err = c.connect(timeout)
+	c.address = nil
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	c.armRecv()
+	return c, nil
+}
+
+func (c *ringConn) connect(timeout time.Duration) error {
+	c.SetWriteDeadline(c.loop.now.After(timeout))
+	c.ops++
+	c.loop.ring.Connect(c.fd, c.address, c.userData(opConnect))
+	var cut error
+	for !c.dialDone {
+		if cut == nil {
+			if cut = c.cut(c.writeDeadline); cut != nil {
+				c.cancel(opConnect)
+			}
+		}
+		if !c.dialDone {
+			c.waitWriter()
+		}
+	}
+	c.SetWriteDeadline(0)
+	if c.dialErr != nil && cut != nil {
+		return cut
+	}
+	return c.dialErr
+}
+
+func (c *ringConn) connected(result int32) {
+	c.dialDone = true
+	if result < 0 {
+		c.dialErr = unix.Errno(-result)
+	}
+	c.loop.wake(c.writer)
+}
+
+// cut says why a wait on this connection may not go on.
+func (c *ringConn) cut(deadline Instant) error {
+	switch {
+	case c.loop.stopping:
+		return ErrStopped
+	case c.closing:
+		return ErrClosed
+	case c.guarded:
+		return ErrGuard
+	case deadline != 0 && deadline <= c.loop.now:
+		return ErrDeadline
+	}
+	return nil
+}
+
+// cancel asks the kernel to end one operation; its completion still comes.
+func (c *ringConn) cancel(kind uint8) {
+	c.ops++
+	c.loop.ring.Cancel(c.userData(kind), c.userData(opCancel))
+}
+
+// rest leaves the connection without a task until bytes arrive.
+func (c *ringConn) rest() {
+	c.idle = true
+	if c.out != nil {
+		c.flush()
+	}
+	if c.outErr != nil || c.inErr != nil || c.loop.stopping {
+		c.Close()
+		return
+	}
+	c.armRecv()
+}
+
+// drain ends an idle connection. One that has not spoken yet was accepted a
+// moment ago, perhaps with its request on the way: it gets a moment more.
+func (c *ringConn) drain() {
+	if c.served {
+		c.Close()
+		return
+	}
+	soon := c.loop.now.After(drainFirst)
+	if c.readDeadline == 0 || c.readDeadline > soon {
+		c.SetReadDeadline(soon)
+	}
+}
+
+// interrupt makes waits on the connection look again at why they wait.
+func (c *ringConn) interrupt() {
+	c.loop.wake(c.reader)
+	c.loop.wake(c.writer)
+}
+
+// ended notes how receiving ended and tells who has to know.
+func (c *ringConn) ended(err error) {
+	c.inErr = err
+	if up := c.guards; up != nil {
+		up.guarded = true
+		up.interrupt()
+	}
+	switch {
+	case c.lost != nil:
+		c.lose()
+	case c.idle:
+		c.Close()
+	default:
+		c.loop.wake(c.reader)
+	}
+}
+
+func (c *ringConn) SetReadDeadline(at Instant) {
+	c.readDeadline = at
+	if at == 0 {
+		return
+	}
+	c.loop.timers.ensure(&c.readTimer, at)
+	if at <= c.loop.now {
+		c.loop.wake(c.reader)
+	}
+}
+
+func (c *ringConn) SetWriteDeadline(at Instant) {
+	c.writeDeadline = at
+	if at == 0 {
+		return
+	}
+	c.loop.timers.ensure(&c.writeTimer, at)
+	if at <= c.loop.now {
+		c.loop.wake(c.writer)
+	}
+}
+
+// readTimerFired looks whether the deadline has really passed: it may have
+// moved on since the timer was set.
+func (c *ringConn) readTimerFired() {
+	switch {
+	case c.readDeadline == 0 || c.closing:
+	case c.readDeadline > c.loop.now:
+		c.loop.timers.ensure(&c.readTimer, c.readDeadline)
+	case c.lost != nil:
+		c.lose()
+	case c.idle:
+		c.Close()
+	default:
+		c.loop.wake(c.reader) // nobody: the next wait will see it
+	}
+}
+
+func (c *ringConn) writeTimerFired() {
+	switch {
+	case c.writeDeadline == 0:
+	case c.writeDeadline > c.loop.now:
+		c.loop.timers.ensure(&c.writeTimer, c.writeDeadline)
+	case c.writer != nil:
+		c.loop.wake(c.writer)
+	case c.flight != nil:
+		c.failSend(ErrDeadline)
+	}
+}
+
+// Guard ties waits on c to the client's presence. While a client's requests are
+// waited for its receive is armed anyway, so the guard costs nothing.
+func (c *ringConn) Guard(client Conn) {
+	if c.client != nil {
+		c.client.guards = nil
+		c.client = nil
+	}
+	c.guarded = false
+	if client == nil {
+		return
+	}
+	from := client.(*ringConn)
+	c.client, from.guards = from, c
+	if from.inErr != nil || from.closing {
+		c.guarded = true
+		return
+	}
+	if len(from.in) < stashMax {
+		from.armRecv()
+	}
+}
+
+func (c *ringConn) Park(lost Parked) {
+	c.Guard(nil)
+	c.lost = lost
+	if c.inErr != nil || c.outErr != nil || len(c.in) > 0 || c.closing {
+		// Already lost, but the caller is not done with parking it: tell it
+		// from the loop.
+		c.loop.Post(c.lose)
+		return
+	}
+	c.armRecv()
+}
+
+// lose tells the owner of a parked connection, once.
+func (c *ringConn) lose() {
+	if lost := c.lost; lost != nil {
+		c.lost = nil
+		lost.Lost(c)
+	}
+}
+
+func (c *ringConn) Unpark() bool {
+	c.lost = nil
+	return c.inErr == nil && c.outErr == nil && len(c.in) == 0 && !c.closing
+}
+
+// Close sends what was flushed, ends what is armed, and frees the descriptor
+// when the last completion has come (settle).
+func (c *ringConn) Close() {
+	if c.closing {
+		return
+	}
+	c.closing = true
+	c.idle, c.lost = false, nil
+	c.wantRecv = false
+	if c.client != nil {
+		c.Guard(nil)
+	}
+	if up := c.guards; up != nil {
+		up.client, c.guards = nil, nil
+		up.guarded = true
+		up.interrupt()
+	}
+	if c.writeDeadline == 0 && (c.out != nil || c.flight != nil) {
+		c.SetWriteDeadline(c.loop.now.After(closeTimeout))
+	}
+	if c.out != nil && c.outErr == nil {
+		c.flush()
+	}
+	c.endRecv()
+	c.interrupt()
+	c.settle()
+}
+
+// Reset closes without sending the rest: with a linger time of zero the kernel
+// sends RST.
+func (c *ringConn) Reset() {
+	if c.freed {
+		return
+	}
+	linger := unix.Linger{Onoff: 1, Linger: 0}
+	// A socket that cannot linger (Unix) closes in order instead; its reader
+	// sees a short body either way.
+	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &linger)
+	c.failSend(ErrClosed)
+	c.Close()
+}
+
+// settle frees a closed connection once the kernel has nothing of it (rule R1):
+// closing an armed descriptor would be no close, and a freed slot would get
+// completions meant for its predecessor.
+func (c *ringConn) settle() {
+	if c.ops > 0 || c.freed {
+		return
+	}
+	l := c.loop
+	c.freed = true
+	if c.out != nil {
+		l.putBatch(c.out)
+		c.out = nil
+	}
+	c.in = nil
+	c.dropView()
+	c.dropStash()
+	l.timers.remove(&c.readTimer)
+	l.timers.remove(&c.writeTimer)
+	err := unix.Close(c.fd)
+	invariant.That(!errors.Is(err, unix.EBADF), "descriptor closed twice")
+	l.slots[c.slot] = nil
+	l.slotsFree = append(l.slotsFree, c.slot)
+	l.conns--
+	if c.handler != nil {
+		l.counters.Open.Add(-1)
+	} else {
+		l.counters.Dialled.Add(-1)
+	}
+}
+
+func (c *ringConn) Local() netip.AddrPort {
+	name, err := unix.Getsockname(c.fd)
+	return addrPort(name, err, c.freed)
+}
+
+func (c *ringConn) Remote() netip.AddrPort {
+	name, err := unix.Getpeername(c.fd)
+	return addrPort(name, err, c.freed)
+}
+
+func addrPort(name unix.Sockaddr, err error, freed bool) netip.AddrPort {
+	if err != nil || freed {
+		return netip.AddrPort{}
+	}
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), uint16(name.Port))
+	}
+	return netip.AddrPort{} // a Unix socket
+}
+
+func (c *ringConn) Attachment() any { return c.attachment }
+func (c *ringConn) Attach(v any)    { c.attachment = v }
+func (c *ringConn) Loop() Loop      { return c.loop }

@@ -1,0 +1,260 @@
+package loop
+
+import (
+	"io"
+
+	"golang.org/x/sys/unix"
+
+	"atlas/proxy/uring"
+)
+
+const (
+	// stashMax is how much a connection may send ahead of its handler before
+	// its multishot receive is ended. More can arrive in the turn that ends it
+	// (the kernel hands over up to 32 buffers at a time), never without bound.
+	stashMax = 16 << 10
+	// stashBytes is the first size of a stash: a head that came in pieces.
+	stashBytes = 8 << 10
+	// multishotBodyMax is up to which rest of a body an armed multishot receive
+	// is left to bring it. Beyond, it is ended and the body read with single
+	// receives, sized to what may be taken: then a fast sender is held back by
+	// TCP and not by our memory (one turn of multishot took 396 KiB before a
+	// cancel could be submitted).
+	multishotBodyMax = 16 << 10
+)
+
+// armRecv starts a multishot receive. One that is being cancelled is armed again
+// when it has ended.
+func (c *ringConn) armRecv() {
+	c.wantRecv = true
+	if c.armed || c.starving || c.once {
+		return
+	}
+	c.armed = true
+	c.ops++
+	c.loop.ring.RecvMultishot(c.fd, c.userData(opRecv))
+}
+
+// endRecv ends receives of both kinds. Bytes may still arrive with the last
+// completion.
+func (c *ringConn) endRecv() {
+	c.wantRecv = false
+	if c.armed {
+		c.cancel(opRecv)
+	}
+	if c.once {
+		c.cancel(opRecvOnce)
+	}
+}
+
+// received is one completion of the multishot receive.
+func (c *ringConn) received(e uring.Completion) {
+	if !e.More() {
+		c.armed = false
+	}
+	switch errno := unix.Errno(-min(e.Result, 0)); {
+	case e.Result > 0:
+		id, _ := e.Buffer()
+		c.arrived(id, int(e.Result))
+	case e.Result == 0:
+		c.ended(io.EOF)
+		return
+	case errno == unix.ENOBUFS:
+		c.loop.counters.Starved.Add(1)
+		c.starving = true
+		c.loop.starved = append(c.loop.starved, c)
+		return
+	case errno == unix.ECANCELED:
+		c.loop.wake(c.reader) // Read ends multishot before it receives into p
+	case errno == unix.EINTR || errno == unix.EAGAIN:
+		// Nothing happened; re-arm below.
+	default:
+		c.ended(errno)
+		return
+	}
+	if c.wantRecv && !c.armed && !c.closing {
+		c.armRecv() // F_MORE went away although nobody ended it
+	}
+}
+
+// arrived gives n received bytes in ring buffer id to whom they are for.
+func (c *ringConn) arrived(id uint16, n int) {
+	l := c.loop
+	p := l.buffers.Take(id, n)
+	switch {
+	case c.closing:
+		l.buffers.Put(id)
+	case len(c.in) == 0 && (c.idle || c.reader != nil):
+		c.in, c.view, c.viewID = p, true, id
+		l.views = append(l.views, c)
+		if c.idle {
+			c.idle = false
+			l.start(c, nil)
+		} else {
+			l.resume(c.reader)
+		}
+	default:
+		// The task is busy elsewhere (pipelining, or a parked upstream that
+		// spoke out of turn): keep a copy.
+		c.keep(p)
+		l.buffers.Put(id)
+		if len(c.in) > stashMax && c.armed && c.wantRecv {
+			c.wantRecv = false
+			c.cancel(opRecv)
+		}
+		if c.lost != nil {
+			c.lose()
+		}
+		l.wake(c.reader)
+	}
+}
+
+// keep appends p to what is unconsumed, in memory of our own.
+func (c *ringConn) keep(p []byte) {
+	if c.view {
+		c.releaseView()
+	}
+	if len(c.in) == 0 {
+		c.stash = c.stash[:0]
+	}
+	if cap(c.stash) == 0 {
+		c.stash = c.loop.getStash()
+	}
+	if len(c.stash)+len(p) > cap(c.stash) && len(c.in) < len(c.stash) {
+		c.stash = c.stash[:copy(c.stash, c.in)] // consumed bytes make room
+	}
+	unread := len(c.in)
+	c.stash = append(c.stash, p...)
+	c.in = c.stash[len(c.stash)-unread-len(p):]
+}
+
+// releaseView gives the ring buffer under in back, and keeps a copy of what is
+// unconsumed.
+func (c *ringConn) releaseView() {
+	if !c.view {
+		return
+	}
+	p := c.in
+	c.view, c.in = false, nil
+	if len(p) > 0 {
+		c.keep(p)
+	}
+	c.loop.buffers.Put(c.viewID)
+}
+
+// dropView gives the buffer back without a copy.
+func (c *ringConn) dropView() {
+	if c.view {
+		c.view = false
+		c.loop.buffers.Put(c.viewID)
+	}
+}
+
+func (c *ringConn) dropStash() {
+	if cap(c.stash) > 0 {
+		c.loop.putStash(c.stash)
+		c.stash = nil
+	}
+}
+
+func (c *ringConn) Peek() []byte { return c.in }
+
+func (c *ringConn) Consume(n int) {
+	c.in = c.in[n:]
+	if len(c.in) == 0 {
+		c.dropView()
+		c.dropStash()
+		c.in = nil
+	}
+}
+
+// Fill waits until there are more bytes than now.
+func (c *ringConn) Fill() error {
+	for had := len(c.in); len(c.in) == had; {
+		if c.inErr != nil {
+			return c.inErr
+		}
+		if err := c.cut(c.readDeadline); err != nil {
+			return err
+		}
+		c.armRecv()
+		c.waitReader()
+	}
+	return nil
+}
+
+// Read takes what is there, else receives into p.
+func (c *ringConn) Read(p []byte) (int, error) {
+	for {
+		if len(c.in) > 0 {
+			n := copy(p, c.in)
+			c.Consume(n)
+			return n, nil
+		}
+		if c.inErr != nil {
+			return 0, c.inErr
+		}
+		if err := c.cut(c.readDeadline); err != nil {
+			return 0, err
+		}
+		if !c.armed && !c.starving {
+			return c.receiveOnce(p)
+		}
+		if len(p) > multishotBodyMax && c.armed && c.wantRecv {
+			c.wantRecv = false
+			c.cancel(opRecv)
+		}
+		c.waitReader()
+	}
+}
+
+// receiveOnce receives into p, which the kernel may write until the completion:
+// an interrupted receive is cancelled, and waited for.
+func (c *ringConn) receiveOnce(p []byte) (int, error) {
+	c.once, c.dst, c.onceErr = true, p, nil
+	c.wantRecv = false
+	c.ops++
+	c.loop.ring.Recv(c.fd, p, c.userData(opRecvOnce))
+	for c.once {
+		if c.onceErr == nil {
+			if c.onceErr = c.cut(c.readDeadline); c.onceErr != nil && !c.closing {
+				c.cancel(opRecvOnce)
+			}
+		}
+		c.waitReader()
+	}
+	c.dst = nil
+	switch {
+	case c.dstN > 0:
+		return c.dstN, nil
+	case c.inErr != nil:
+		return 0, c.inErr
+	case c.onceErr != nil:
+		return 0, c.onceErr
+	}
+	return 0, nil // the kernel found nothing after all; the caller asks again
+}
+
+func (c *ringConn) receivedOnce(result int32) {
+	c.once = false
+	c.dstN = int(max(result, 0))
+	switch errno := unix.Errno(-min(result, 0)); {
+	case result > 0:
+	case result == 0 && len(c.dst) > 0:
+		c.inErr = io.EOF
+	case errno == unix.ECANCELED, errno == unix.EINTR, errno == unix.EAGAIN:
+		// Ours, or nothing happened: receiveOnce knows.
+	default:
+		c.inErr = errno
+	}
+	if c.reader != nil {
+		c.loop.resume(c.reader)
+	}
+}
+
+// waitReader suspends the task until something happens on the receiving side.
+func (c *ringConn) waitReader() {
+	c.reader = c.loop.current
+	c.loop.suspend()
+	c.reader = nil
+}

@@ -1,0 +1,382 @@
+package loop
+
+import (
+	"golang.org/x/sys/unix"
+
+	"atlas/proxy/invariant"
+	"atlas/proxy/uring"
+)
+
+const (
+	// sendChunkBytes is the size of the memory that small writes are copied
+	// to: a head and a 1 KB body fit one.
+	sendChunkBytes = 4096
+	// sendFileBytes is how much of a file one system call may send: 512 KiB
+	// take about 100 us of copying, and other tasks run between two of them.
+	sendFileBytes = 512 << 10
+)
+
+// batch is what leaves with one send operation: segments in order, some of them
+// chunks of ours, some queued by reference.
+type batch struct {
+	message uring.Message
+	bytes   int
+	chunks  [uring.SegmentsMax][]byte // to give back; the last may have room
+	owned   int
+	open    bool // the last segment is the last chunk, which may grow
+}
+
+func (l *ringLoop) getBatch() *batch {
+	if n := len(l.batches); n > 0 {
+		b := l.batches[n-1]
+		l.batches = l.batches[:n-1]
+		return b
+	}
+	return new(batch)
+}
+
+// putBatch gives a batch and its chunks back; the kernel has none of them.
+func (l *ringLoop) putBatch(b *batch) {
+	for i, chunk := range b.chunks[:b.owned] {
+		if len(l.chunks) < poolKept {
+			l.chunks = append(l.chunks, chunk[:0])
+		}
+		b.chunks[i] = nil
+	}
+	b.message.Reset()
+	b.bytes, b.owned, b.open = 0, 0, false
+	if len(l.batches) < poolKept {
+		l.batches = append(l.batches, b)
+	}
+}
+
+func (l *ringLoop) getChunk() []byte {
+	if n := len(l.chunks); n > 0 {
+		chunk := l.chunks[n-1]
+		l.chunks = l.chunks[:n-1]
+		return chunk
+	}
+	return make([]byte, 0, sendChunkBytes)
+}
+
+func (l *ringLoop) getStash() []byte {
+	if n := len(l.stashes); n > 0 {
+		stash := l.stashes[n-1]
+		l.stashes = l.stashes[:n-1]
+		return stash
+	}
+	return make([]byte, 0, stashBytes)
+}
+
+func (l *ringLoop) putStash(stash []byte) {
+	if len(l.stashes) < poolKept && cap(stash) <= 4*stashBytes {
+		l.stashes = append(l.stashes, stash[:0])
+	}
+}
+
+// room is how many bytes can be copied without another segment.
+func (b *batch) room() int {
+	if !b.open {
+		return 0
+	}
+	last := b.chunks[b.owned-1]
+	return cap(last) - len(last)
+}
+
+// copyIn appends a copy of p; the caller made sure that one more chunk is
+// enough.
+func (b *batch) copyIn(l *ringLoop, p []byte) {
+	b.bytes += len(p)
+	if n := min(b.room(), len(p)); n > 0 {
+		last := &b.chunks[b.owned-1]
+		*last = append(*last, p[:n]...)
+		b.message.Extend(n)
+		p = p[n:]
+	}
+	if len(p) == 0 {
+		return
+	}
+	chunk := append(l.getChunk(), p...)
+	b.chunks[b.owned] = chunk
+	b.owned++
+	b.message.Append(chunk)
+	b.open = true
+}
+
+// refer appends p itself.
+func (b *batch) refer(p []byte) {
+	b.bytes += len(p)
+	b.message.Append(p)
+	b.open = false
+}
+
+// Write copies a small p. A large one is sent from where it is, with what was
+// written before, and waited for.
+func (c *ringConn) Write(p []byte) (int, error) {
+	if err := c.sendable(); err != nil {
+		return 0, err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if len(p) <= sendChunkBytes {
+		if c.out != nil && c.out.message.Full() && c.out.room() < len(p) {
+			if err := c.drainOut(); err != nil {
+				return 0, err
+			}
+		}
+		c.gather().copyIn(c.loop, p)
+		return len(p), nil
+	}
+	if err := c.Queue(p); err != nil {
+		return 0, err
+	}
+	if err := c.drainOut(); err != nil {
+		return 0, err
+	}
+	return len(p), c.awaitSent()
+}
+
+// Queue sends p from where it is.
+func (c *ringConn) Queue(p []byte) error {
+	if err := c.sendable(); err != nil {
+		return err
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	if c.out != nil && c.out.message.Full() {
+		if err := c.drainOut(); err != nil {
+			return err
+		}
+	}
+	c.gather().refer(p)
+	return nil
+}
+
+// Flush starts sending. With one batch in flight the next one leaves when that
+// is done; there is no third, so what waits to be sent is bounded.
+func (c *ringConn) Flush() error {
+	if err := c.sendable(); err != nil {
+		return err
+	}
+	if c.out != nil {
+		c.flush()
+	}
+	return nil
+}
+
+func (c *ringConn) sendable() error {
+	switch {
+	case c.outErr != nil:
+		return c.outErr
+	case c.closing:
+		return ErrClosed
+	}
+	return nil
+}
+
+func (c *ringConn) gather() *batch {
+	if c.out == nil {
+		c.out = c.loop.getBatch()
+	}
+	return c.out
+}
+
+func (c *ringConn) flush() {
+	if c.flight != nil {
+		c.leave = true
+		return
+	}
+	c.flight, c.out, c.leave = c.out, nil, false
+	c.submit()
+}
+
+// submit sends what is left of the batch in flight. One send at a time per
+// connection: two could pass each other in the kernel (rule R5).
+func (c *ringConn) submit() {
+	c.ops++
+	if m := &c.flight.message; m.Segments() == 1 {
+		c.loop.ring.Send(c.fd, m.First(), c.userData(opSend))
+	} else {
+		c.loop.ring.SendMessage(c.fd, m, c.userData(opSend))
+	}
+}
+
+// sent is the completion of a send.
+func (c *ringConn) sent(result int32) {
+	l, b := c.loop, c.flight
+	switch {
+	case result < 0:
+		if c.outErr == nil {
+			c.outErr = unix.Errno(-result)
+		}
+	case result == 0 && c.outErr == nil:
+		c.outErr = unix.EPIPE // a socket that takes nothing takes nothing more
+	case int(result) < b.bytes && c.outErr == nil:
+		// MSG_WAITALL makes this rare: a signal can still cut a send short.
+		b.message.Advance(int(result))
+		b.bytes -= int(result)
+		c.submit()
+		return
+	}
+	l.putBatch(b)
+	c.flight = nil
+	if c.outErr != nil && c.out != nil {
+		l.putBatch(c.out)
+		c.out = nil
+	}
+	if c.out != nil && (c.leave || c.closing) {
+		c.flush()
+	}
+	switch {
+	case c.writer != nil:
+		l.resume(c.writer)
+	case c.outErr != nil && c.lost != nil:
+		c.lose()
+	case c.outErr != nil && c.idle:
+		c.Close()
+	}
+}
+
+// failSend makes sending fail from now on, and ends what is in flight.
+func (c *ringConn) failSend(err error) {
+	if c.outErr == nil {
+		c.outErr = err
+	}
+	if c.out != nil {
+		c.loop.putBatch(c.out)
+		c.out = nil
+	}
+	if c.flight != nil {
+		c.cancel(opSend)
+	}
+}
+
+// drainOut waits until what was gathered is in flight.
+func (c *ringConn) drainOut() error {
+	for c.out != nil && c.outErr == nil {
+		if c.flight == nil {
+			c.flush()
+			break
+		}
+		c.leave = true
+		c.waitSend()
+	}
+	return c.outErr
+}
+
+// awaitSent waits until nothing is in flight: then no memory of the caller is
+// in the kernel's hands, also after an error.
+func (c *ringConn) awaitSent() error {
+	for c.flight != nil {
+		c.waitSend()
+	}
+	return c.outErr
+}
+
+func (c *ringConn) waitSend() {
+	if c.outErr == nil {
+		if err := c.cut(c.writeDeadline); err != nil {
+			c.failSend(err)
+		}
+	}
+	if c.flight != nil {
+		c.waitWriter()
+	}
+}
+
+// waitWriter suspends the task until something happens on the sending side.
+func (c *ringConn) waitWriter() {
+	invariant.That(c.writer == nil, "two tasks send on one connection")
+	c.writer = c.loop.current
+	c.loop.suspend()
+	c.writer = nil
+}
+
+func (c *ringConn) polled() {
+	c.polling = false
+	c.loop.wake(c.writer)
+}
+
+// SendFile sends by sendfile, a bounded piece at a time. On a full socket it
+// waits for room by a poll operation: splice through the ring would take a
+// kernel thread for each waiting direction (rule R10).
+func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
+	if c.out != nil {
+		c.flush()
+	}
+	if err := c.awaitSent(); err != nil {
+		return 0, err
+	}
+	var done int64
+	for done < n {
+		if err := c.sendFileReady(); err != nil {
+			return done, err
+		}
+		at := off + done
+		m, err := unix.Sendfile(c.fd, int(f.fd()), &at, int(min(n-done, sendFileBytes)))
+		switch {
+		case m > 0:
+			done += int64(m)
+			c.loop.yield()
+		case err == unix.EAGAIN:
+			if err := c.awaitRoom(); err != nil {
+				return done, err
+			}
+		case err == unix.EINTR:
+		case err != nil:
+			c.outErr = err
+			return done, err
+		default:
+			return done, nil // the file ends here
+		}
+	}
+	return done, nil
+}
+
+func (c *ringConn) sendFileReady() error {
+	if err := c.sendable(); err != nil {
+		return err
+	}
+	return c.cut(c.writeDeadline)
+}
+
+// awaitRoom waits until the socket takes more.
+func (c *ringConn) awaitRoom() error {
+	c.polling = true
+	c.ops++
+	c.loop.ring.Poll(c.fd, unix.POLLOUT, c.userData(opPoll))
+	var cut error
+	for c.polling {
+		if cut == nil {
+			if cut = c.cut(c.writeDeadline); cut != nil {
+				c.cancel(opPoll)
+			}
+		}
+		if c.polling {
+			c.waitWriter()
+		}
+	}
+	return cut
+}
+
+// yield lets everything else that is ready run once.
+func (l *ringLoop) yield() {
+	l.wake(l.current)
+	l.suspend()
+}
+
+// CloseWrite ends our direction after everything was sent.
+func (c *ringConn) CloseWrite() error {
+	if err := c.drainOut(); err != nil {
+		return err
+	}
+	if err := c.awaitSent(); err != nil {
+		return err
+	}
+	if c.closing {
+		return ErrClosed
+	}
+	return unix.Shutdown(c.fd, unix.SHUT_WR)
+}

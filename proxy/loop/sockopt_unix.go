@@ -1,0 +1,16 @@
+//go:build unix
+
+package loop
+
+import "golang.org/x/sys/unix"
+
+func setListenerOptions(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+		return err
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+}
+
+func duplicate(fd uintptr) (int, error) { return unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }
+
+func closeDescriptor(fd int) error { return unix.Close(fd) }

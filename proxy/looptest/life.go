@@ -1,0 +1,317 @@
+package looptest
+
+import (
+	"io"
+	"strings"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"atlas/proxy/loop"
+)
+
+// lifeTests are about connections and workers that come and go.
+var lifeTests = map[string]func(*Env){
+	"connections open, speak and close many times":  churn,
+	"addresses of both ends":                        addresses,
+	"an idle connection that expires":               idleExpires,
+	"an accepted connection that never speaks":      neverSpeaks,
+	"close with operations armed: the peer sees it": closeArmed,
+	"close from another task ends a wait":           closeDuringWait,
+	"a parked connection that the peer ends":        parkedEnds,
+	"a parked connection that speaks out of turn":   parkedSpeaks,
+	"a parked connection that expires":              parkedExpires,
+	"a parked connection that is taken back":        parkedReturns,
+	"drain: what is in flight ends in order":        drainInFlight,
+	"drain: idle connections end, new are refused":  drainIdle,
+	"drain: a connection that has not spoken yet":   drainUnspoken,
+	"stop: every wait ends":                         stopEndsWaits,
+	"a descriptor number is reused after close":     descriptorReuse,
+	"post after the end is refused":                 postAfterEnd,
+	"posts from many goroutines":                    postMany,
+	"attachments stay":                              attachments,
+}
+
+func churn(e *Env) {
+	address := e.Serve(echoLines)
+	for i := range 300 {
+		c := e.Dial(address)
+		e.write(c, "x\n")
+		e.read(c, "x\n")
+		if i%3 == 0 {
+			require.NoError(e, c.SetLinger(0)) // every third by a reset
+		}
+		require.NoError(e, c.Close())
+	}
+	e.eventually("all to close", func() bool { return e.Loop.Counters().Open.Load() == 0 })
+	assert.EqualValues(e, 300, e.Loop.Counters().Accepted.Load())
+}
+
+func addresses(e *Env) {
+	address := e.Serve(func(c loop.Conn) bool {
+		c.Consume(len(c.Peek()))
+		_, err := c.Write([]byte(c.Local().String() + " " + c.Remote().String() + "\n"))
+		return err == nil && c.Flush() == nil
+	})
+	c := e.Dial(address)
+	e.write(c, "x")
+	e.read(c, c.RemoteAddr().String()+" "+c.LocalAddr().String()+"\n")
+}
+
+func idleExpires(e *Env) {
+	address := e.Serve(func(c loop.Conn) bool {
+		keep := echoLines(c)
+		c.SetReadDeadline(c.Loop().Now().After(30 * time.Millisecond))
+		return keep
+	})
+	c := e.Dial(address)
+	e.write(c, "x\n")
+	e.read(c, "x\n")
+	e.readEnd(c)
+}
+
+func neverSpeaks(e *Env) {
+	address := e.Listen(Funcs{
+		OnOpen:  func(c loop.Conn) { c.SetReadDeadline(c.Loop().Now().After(30 * time.Millisecond)) },
+		OnServe: echoLines,
+	})
+	e.readEnd(e.Dial(address))
+}
+
+func closeArmed(e *Env) {
+	address := e.Serve(func(c loop.Conn) bool { return false })
+	c := e.Dial(address)
+	e.write(c, "x")
+	// Unread bytes make the kernel answer with a reset; both are an end.
+	_, err := io.ReadAll(c)
+	if err != nil {
+		assert.ErrorContains(e, err, "reset")
+	}
+}
+
+func closeDuringWait(e *Env) {
+	_, c := e.peers()
+	e.Task(func() {
+		waits := e.Loop.Go(func() { assert.Equal(e, loop.ErrClosed, c.Fill()) })
+		e.Loop.Sleep(5 * time.Millisecond)
+		c.Close()
+		assert.NoError(e, waits.Join())
+		_, err := c.Write([]byte("x"))
+		assert.Equal(e, loop.ErrClosed, err)
+	})
+}
+
+// lost notes which connections were lost, and closes them, as a pool does.
+type lost chan loop.Conn
+
+func (l lost) Lost(c loop.Conn) { c.Close(); l <- c }
+
+func parkedEnds(e *Env) {
+	peer, c := e.peers()
+	told := make(lost, 2)
+	e.Task(func() { c.Park(told) })
+	require.NoError(e, peer.Close())
+	wait(e, "loss", func() { assert.Same(e, c, <-told) })
+	assert.Empty(e, told)
+}
+
+func parkedSpeaks(e *Env) {
+	peer, c := e.peers()
+	told := make(lost, 2)
+	e.Task(func() { c.Park(told) })
+	e.write(peer, "HTTP/1.1 408 too late\r\n\r\n")
+	wait(e, "loss", func() { assert.Same(e, c, <-told) })
+}
+
+func parkedExpires(e *Env) {
+	_, c := e.peers()
+	told := make(lost, 2)
+	e.Task(func() {
+		c.SetReadDeadline(e.Loop.Now().After(30 * time.Millisecond))
+		c.Park(told)
+	})
+	wait(e, "loss", func() { assert.Same(e, c, <-told) })
+}
+
+func parkedReturns(e *Env) {
+	peer, c := e.peers()
+	told := make(lost, 2)
+	go echo(peer)
+	for range 3 {
+		e.Task(func() { c.Park(told) })
+		e.Task(func() {
+			if !assert.True(e, c.Unpark()) {
+				return
+			}
+			_, err := c.Write([]byte("hello\n"))
+			assert.NoError(e, err)
+			assert.NoError(e, c.Flush())
+			line, err := readLine(c)
+			assert.NoError(e, err)
+			assert.Equal(e, "hello\n", string(line))
+			c.Consume(len(line))
+		})
+	}
+	require.NoError(e, peer.Close())
+	time.Sleep(20 * time.Millisecond)
+	e.Task(func() {
+		assert.False(e, c.Unpark(), "the peer has gone")
+		c.Close()
+	})
+	assert.Empty(e, told)
+}
+
+func drainInFlight(e *Env) {
+	asked := make(chan struct{})
+	address := e.Serve(func(c loop.Conn) bool {
+		c.Consume(len(c.Peek()))
+		close(asked)
+		for !c.Loop().Draining() {
+			c.Loop().Sleep(time.Millisecond)
+		}
+		_, err := c.Write([]byte("complete"))
+		return err == nil && c.Flush() == nil
+	})
+	c := e.Dial(address)
+	e.write(c, "x")
+	wait(e, "request", func() { <-asked })
+	e.Loop.Drain()
+	e.read(c, "complete")
+	e.readEnd(c)
+	wait(e, "worker", e.Loop.Wait)
+}
+
+func drainIdle(e *Env) {
+	address := e.Serve(echoLines)
+	c := e.Dial(address)
+	e.write(c, "x\n")
+	e.read(c, "x\n")
+	_, upstream := e.peers()
+	e.Task(func() { upstream.Park(make(lost, 1)) })
+	e.Loop.Drain()
+	e.readEnd(c)
+	wait(e, "worker", e.Loop.Wait)
+	assert.EqualValues(e, 0, e.Loop.Counters().Dialled.Load())
+}
+
+func drainUnspoken(e *Env) {
+	address := e.Serve(echoLines)
+	c := e.Dial(address)
+	e.eventually("accept", func() bool { return e.Loop.Counters().Accepted.Load() == 1 })
+	e.Loop.Drain()
+	time.Sleep(20 * time.Millisecond)
+	e.write(c, "on the way\n")
+	e.read(c, "on the way\n")
+	e.readEnd(c)
+	wait(e, "worker", e.Loop.Wait)
+}
+
+func stopEndsWaits(e *Env) {
+	began := make(chan struct{}, 8)
+	ended := make(chan error, 8)
+	_, up := e.peers()
+	address := e.Serve(func(c loop.Conn) bool {
+		line, _ := readLine(c)
+		what := string(line)
+		c.Consume(len(line))
+		began <- struct{}{}
+		switch what {
+		case "fill\n":
+			ended <- c.Fill()
+		case "read\n":
+			_, err := c.Read(make([]byte, 64<<10))
+			ended <- err
+		case "write\n":
+			_, err := c.Write(make([]byte, 64<<20))
+			ended <- err
+		case "upstream\n":
+			ended <- up.Fill()
+			up.Close()
+		case "sleep\n":
+			c.Loop().Sleep(time.Hour)
+			ended <- loop.ErrStopped
+		}
+		return false
+	})
+	kinds := []string{"fill", "read", "write", "upstream", "sleep"}
+	for _, kind := range kinds {
+		e.write(e.Dial(address), kind+"\n")
+	}
+	for range kinds {
+		<-began
+	}
+	time.Sleep(10 * time.Millisecond)
+	e.Loop.Stop()
+	wait(e, "worker", e.Loop.Wait)
+	for range kinds {
+		assert.Equal(e, loop.ErrStopped, <-ended)
+	}
+}
+
+// A slot and a descriptor number that serve a new connection must not get what
+// was meant for the old one: late completions, timers, interrupts.
+func descriptorReuse(e *Env) {
+	address := e.Serve(func(c loop.Conn) bool {
+		c.SetReadDeadline(c.Loop().Now().After(patience))
+		return echoLines(c)
+	})
+	for i := range 100 {
+		old := e.Dial(address)
+		e.write(old, "partial") // a task waits in Fill when the end comes
+		fresh := e.Dial(address)
+		require.NoError(e, old.Close())
+		text := strings.Repeat("n", i+1) + "\n"
+		e.write(fresh, text)
+		e.read(fresh, text)
+		next := e.Dial(address)
+		e.write(next, "next\n")
+		e.read(next, "next\n")
+		e.write(fresh, text)
+		e.read(fresh, text)
+		require.NoError(e, fresh.Close())
+		require.NoError(e, next.Close())
+	}
+}
+
+func postAfterEnd(e *Env) {
+	e.Loop.Drain()
+	wait(e, "worker", e.Loop.Wait)
+	assert.False(e, e.Loop.Post(func() { e.Error("ran after the end") }))
+}
+
+func postMany(e *Env) {
+	const goroutines, each = 8, 200
+	n := 0
+	done := make(chan struct{})
+	for range goroutines {
+		go func() {
+			for range each {
+				e.Loop.Post(func() {
+					if n++; n == goroutines*each {
+						close(done)
+					}
+				})
+			}
+		}()
+	}
+	wait(e, "posts", func() { <-done })
+}
+
+func attachments(e *Env) {
+	address := e.Listen(Funcs{
+		OnOpen: func(c loop.Conn) { c.Attach(new(int)) },
+		OnServe: func(c loop.Conn) bool {
+			n := c.Attachment().(*int)
+			*n++
+			c.Consume(len(c.Peek()))
+			_, err := c.Write([]byte{byte('0' + *n)})
+			return err == nil && c.Flush() == nil
+		},
+	})
+	c := e.Dial(address)
+	for _, want := range []string{"1", "2", "3"} {
+		e.write(c, "x")
+		e.read(c, want)
+	}
+}
