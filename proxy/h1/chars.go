@@ -2,12 +2,13 @@ package h1
 
 // Classes of bytes, as bits of class[c].
 const (
-	classToken  uint8 = 1 << iota // tchar, RFC 9110 section 5.6.2
-	classValue                    // HTAB, SP, VCHAR, obs-text: field values and reason phrases, RFC 9110 section 5.5
-	classTarget                   // VCHAR without #: request targets
-	classHost                     // unreserved, sub-delims: reg-name without %, RFC 3986 section 3.2.2
-	classHex                      // HEXDIG in either case
-	classQuoted                   // qdtext: inside a quoted-string, RFC 9110 section 5.6.4
+	classToken      uint8 = 1 << iota // tchar, RFC 9110 section 5.6.2
+	classValue                        // HTAB, SP, VCHAR, obs-text: field values and reason phrases, RFC 9110 section 5.5
+	classTarget                       // VCHAR without #: request targets
+	classHost                         // unreserved, sub-delims: reg-name without %, RFC 3986 section 3.2.2
+	classHex                          // HEXDIG in either case
+	classQuoted                       // qdtext: inside a quoted-string, RFC 9110 section 5.6.4
+	classUnderscore                   // the underscore
 )
 
 var class = func() (t [256]uint8) {
@@ -36,6 +37,9 @@ func classesOf(c byte) (bits uint8) {
 	}
 	if bits&classValue != 0 && c != '"' && c != '\\' {
 		bits |= classQuoted
+	}
+	if c == '_' {
+		bits |= classUnderscore
 	}
 	return bits
 }

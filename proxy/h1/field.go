@@ -1,44 +1,82 @@
 package h1
 
-// readField reads the field line that starts at b[i], which is there and is not CR, and returns the index after it.
+// Field is one field line. Name and Value alias the head; their capacity ends with them, so that an append copies
+// instead of writing over the bytes that follow. Value has no surrounding white space and may be empty.
+type Field struct {
+	Name  []byte // as the peer wrote it: compare by Key or with EqualFold
+	Value []byte
+	Key   Key
+}
+
+// readFields reads field lines from b[i] to the empty line (RFC 9112 section 5) into fields and returns the index
+// after it, how many there are, and the set of their keys.
 //
-// Bytes are judged in their order and a line is complete or short, so cutting the head elsewhere cannot change the
-// verdict. On reasonNone f is set; otherwise it is left as it was.
+// It judges lines one after another and bytes in their order, and what a line means only when the section is
+// complete is the caller's. So cutting the section elsewhere cannot change the verdict.
+func readFields(b []byte, i int, fields []Field) (next, count int, present keySet, why Reason) {
+	for ; i < len(b) && b[i] != '\r'; count++ {
+		if count == len(fields) {
+			return 0, 0, 0, reasonFieldsMany
+		}
+		f := &fields[count]
+		i, why = readField(b, i, f)
+		if why == reasonObsFold && count == 0 {
+			why = reasonLeadingSpace
+		}
+		if why != reasonNone {
+			return 0, 0, 0, why
+		}
+		present |= 1 << (f.Key & 63)
+	}
+	next, why = readLineEnd(b, i, reasonBareCR)
+	return next, count, present, why
+}
+
+// readField reads the field line that starts at b[i], which is there and is not CR, and returns the index after it.
 func readField(b []byte, i int, f *Field) (next int, why Reason) {
-	start := i
+	colon, key := findKey(b, i)
+	if colon < 0 {
+		colon, key, why = readName(b, i)
+		if why != reasonNone {
+			return 0, why
+		}
+	}
+	first := colon + 1
+	for first < len(b) && isSpace(b[first]) {
+		first++
+	}
+	end := scanValue(b, first)
+	next = end + len("\r\n")
+	if next > len(b) || b[end] != '\r' || b[end+1] != '\n' {
+		_, why = readLineEnd(b, end, reasonFieldValue)
+		return 0, why
+	}
+	for end > first && isSpace(b[end-1]) {
+		end--
+	}
+	f.Name, f.Value, f.Key = b[i:colon:colon], b[first:end:end], key
+	return next, reasonNone
+}
+
+// readName reads a name that findKey does not know, byte by byte.
+func readName(b []byte, start int) (colon int, key Key, why Reason) {
+	i := start
+	var seen uint8
 	for i < len(b) && class[b[i]]&classToken != 0 {
+		seen |= class[b[i]]
 		i++
 	}
 	if i == len(b) {
-		return 0, reasonShort
+		return 0, KeyOther, reasonShort
 	}
 	if b[i] != ':' || i == start {
-		return 0, notAName(b[i], i == start)
+		return 0, KeyOther, notAName(b[i], i == start)
 	}
-	name := b[start:i]
-
-	i++
-	for i < len(b) && isSpace(b[i]) {
-		i++
-	}
-	first := i
-	for i < len(b) && class[b[i]]&classValue != 0 {
-		i++
-	}
-	last := i
-	i, why = readLineEnd(b, i, reasonFieldValue)
-	if why != reasonNone {
-		return 0, why
-	}
-	for last > first && isSpace(b[last-1]) {
-		last--
-	}
-	key, known := lookup(name)
-	if !known && hasUnderscore(name) {
+	key, _ = lookup(b[start:i])
+	if key == KeyOther && seen&classUnderscore != 0 {
 		key = KeyUnderscore
 	}
-	f.Name, f.Value, f.Key = name, b[first:last], key
-	return i, reasonNone
+	return i, key, reasonNone
 }
 
 // notAName says why a name that stops at c instead of a colon is no field name.
@@ -47,7 +85,7 @@ func notAName(c byte, empty bool) Reason {
 	case c == '\n':
 		return reasonBareLF
 	case isSpace(c) && empty:
-		return reasonObsFold // the first field's caller has asked for leading space before
+		return reasonObsFold
 	case isSpace(c):
 		return reasonFieldNameSpace
 	case c == '\r':
@@ -77,13 +115,4 @@ func readLineEnd(b []byte, i int, otherwise Reason) (next int, why Reason) {
 		return 0, reasonBareCR
 	}
 	return i + 2, reasonNone
-}
-
-func hasUnderscore(name []byte) bool {
-	for _, c := range name {
-		if c == '_' {
-			return true
-		}
-	}
-	return false
 }

@@ -1,12 +1,20 @@
 package h1
 
+// framing is what Content-Length and Transfer-Encoding said.
+type framing struct {
+	length    int64
+	hasLength bool
+	hasCoding bool
+	chunked   bool
+}
+
 // readLength takes one Content-Length value: exactly 1*DIGIT within 63 bits. A list of equal values is refused like
 // any other list: RFC 9112 section 6.3 lets us, and two recipients might pick different members.
-func (h *Head) readLength(value []byte) Reason {
+func (f *framing) readLength(value []byte) Reason {
 	switch {
-	case h.present.has(KeyContentLength):
+	case f.hasLength:
 		return reasonLengthRepeated
-	case h.present.has(KeyTransferEncoding):
+	case f.hasCoding:
 		return reasonLengthAndCoding
 	case len(value) == 0:
 		return reasonLengthInvalid
@@ -28,22 +36,23 @@ func (h *Head) readLength(value []byte) Reason {
 	if overflow {
 		return reasonLengthOverflow
 	}
-	h.length = n
+	f.length, f.hasLength = n, true
 	return reasonNone
 }
 
 // readCoding takes one Transfer-Encoding value. Only chunked, once and last, is understood: nobody sends us another
 // coding, because we never forward TE (RFC 9112 sections 6.1 and 7).
-func (h *Head) readCoding(value []byte) Reason {
+func (f *framing) readCoding(value []byte, minor uint8) Reason {
 	switch {
-	case h.Minor == 0:
+	case minor == 0:
 		return reasonCodingHTTP10
-	case h.present.has(KeyContentLength):
+	case f.hasLength:
 		return reasonLengthAndCoding
 	}
+	f.hasCoding = true
 	for {
 		end := itemEnd(value)
-		if why := h.addCoding(trim(value[:end])); why != reasonNone {
+		if why := f.addCoding(trim(value[:end])); why != reasonNone {
 			return why
 		}
 		if end == len(value) {
@@ -55,18 +64,18 @@ func (h *Head) readCoding(value []byte) Reason {
 
 // addCoding appends one member of the list of transfer codings. Empty members, which other lists may have, are
 // refused: ", chunked" reads differently to different recipients.
-func (h *Head) addCoding(coding []byte) Reason {
+func (f *framing) addCoding(coding []byte) Reason {
 	isChunked := EqualFold(coding, "chunked")
 	switch {
 	case !isToken(coding):
 		return reasonCodingInvalid
-	case h.chunked && isChunked:
+	case f.chunked && isChunked:
 		return reasonCodingRepeated
-	case h.chunked:
+	case f.chunked:
 		return reasonCodingOrder
 	case !isChunked:
 		return reasonCodingUnknown
 	}
-	h.chunked = true
+	f.chunked = true
 	return reasonNone
 }

@@ -1,25 +1,19 @@
 package h1
 
-// Field is one field line. Name and Value alias the head; Value has no surrounding white space and may be empty.
-type Field struct {
-	Name  []byte // as the peer wrote it: compare with Key, EqualFold, or not at all
-	Value []byte
-	Key   Key
-}
-
 // Head is what requests and responses have in common. It is embedded, never used alone.
 type Head struct {
 	Minor     uint8 // HTTP/1.Minor: 0, or 1 for every higher minor version
 	KeepAlive bool  // the sender lets the connection go on after this message, RFC 9112 section 9.3
 
-	count     int    // fields[:count] is set; the rest is left over from earlier heads
-	present   keySet // keys of fields[:count]
-	listed    keySet // keys that Connection lists, as far as they may be removed
-	connBytes int    // sum of the Connection values
+	count   int    // fields[:count] is set; the rest is left over from earlier heads
+	present keySet // keys of fields[:count]
+
 	conn      connOption
-	length    int64 // of Content-Length, if present has it
-	chunked   bool
-	fields    [FieldsMax]Field
+	connBytes int    // sum of the Connection values
+	listed    keySet // keys that Connection lists, as far as they may be removed
+	framing   framing
+
+	fields [FieldsMax]Field
 }
 
 // connOption is a set of Connection options we act upon.
@@ -96,9 +90,9 @@ func (h *Head) Lists(f *Field) bool {
 // reset forgets the last head. The fields stay as they are: clearing a hundred of them costs more than parsing eight.
 func (h *Head) reset() {
 	h.Minor, h.KeepAlive = 0, false
-	h.count, h.present, h.listed = 0, 0, 0
-	h.connBytes, h.conn = 0, 0
-	h.length, h.chunked = 0, false
+	h.count, h.present = 0, 0
+	h.conn, h.connBytes, h.listed = 0, 0, 0
+	h.framing = framing{}
 }
 
 // readConnection takes one Connection value: its options, and the names of the fields it lists.

@@ -1,13 +1,10 @@
 package h1
 
-import "encoding/binary"
-
 // Field names are recognised by their last eight bytes and their length: one load, one multiplication, one table slot,
 // and a compare of words. A recognised name needs no check that it is a token, which is why the table also holds
 // names that no handler acts upon but most clients send.
 
 const (
-	wordBytes    = 8
 	nameBytesMax = 32 // longest name a slot can hold
 	slotBits     = 9
 	foldCase     = 0x2020202020202020
@@ -28,7 +25,7 @@ var commonNames = []string{
 // slot describes one name. A byte of a word may differ from the name only in bits of its mask: 0x20 for letters, 0
 // for all else, so that "content\x0dlength" does not pass for "content-length".
 type slot struct {
-	length   uint8 // 0: nobody lives here
+	length   uint8 // vacant: nobody lives here
 	key      Key
 	tail     uint64 // last eight bytes, shifted down if the name is shorter
 	tailMask uint64
@@ -38,7 +35,12 @@ type slot struct {
 
 var slots = buildSlots()
 
+const vacant = 0xff // no name has this length
+
 func buildSlots() (t [1 << slotBits]slot) {
+	for i := range t {
+		t[i].length = vacant
+	}
 	for k, name := range keyNames {
 		if name != "" {
 			t[slotOf(nameTail([]byte(name)), len(name))] = newSlot(name, Key(k))
@@ -60,8 +62,8 @@ func newSlot(name string, key Key) slot {
 	}
 	s := slot{length: uint8(len(b)), key: key, tail: nameTail(b), tailMask: nameTail(mask)}
 	for i := 0; i*wordBytes+wordBytes < len(b); i++ {
-		s.word[i] = binary.LittleEndian.Uint64(b[i*wordBytes:])
-		s.wordMask[i] = binary.LittleEndian.Uint64(mask[i*wordBytes:])
+		s.word[i] = load(b[i*wordBytes:])
+		s.wordMask[i] = load(mask[i*wordBytes:])
 	}
 	return s
 }
@@ -74,7 +76,7 @@ func slotOf(tail uint64, length int) uint64 {
 // nameTail is the last eight bytes of name as a little-endian word, shifted down if there are fewer.
 func nameTail(name []byte) (tail uint64) {
 	if len(name) >= wordBytes {
-		return binary.LittleEndian.Uint64(name[len(name)-wordBytes:])
+		return load(name[len(name)-wordBytes:])
 	}
 	for i, c := range name {
 		tail |= uint64(c) << (8 * i)
@@ -84,22 +86,52 @@ func nameTail(name []byte) (tail uint64) {
 
 // lookup finds the key of a name. It reports known for every name of the table: a known name is a token.
 func lookup(name []byte) (key Key, known bool) {
-	if len(name) > nameBytesMax || len(name) == 0 {
-		return KeyOther, false
+	s := &slots[slotOf(nameTail(name), len(name))]
+	if s.holds(name, nameTail(name)) {
+		return s.key, true
 	}
-	return lookupTail(name, nameTail(name))
+	return KeyOther, false
 }
 
-func lookupTail(name []byte, tail uint64) (key Key, known bool) {
-	s := &slots[slotOf(tail, len(name))]
-	if len(name) != int(s.length) || (tail^s.tail)&^s.tailMask != 0 {
-		return KeyOther, false
+// findKey finds the colon that ends the name at b[start] and the name's key. colon is -1 unless the name is known and
+// enough bytes follow; then readName takes a closer look.
+func findKey(b []byte, start int) (colon int, key Key) {
+	if start+nameBytesMax+wordBytes > len(b) {
+		return -1, KeyOther
 	}
-	for i := 0; i*wordBytes+wordBytes < len(name) && i < len(s.word); i++ {
-		w := binary.LittleEndian.Uint64(name[i*wordBytes:])
-		if (w^s.word[i])&^s.wordMask[i] != 0 {
-			return KeyOther, false
+	line := b[start : start+nameBytesMax+wordBytes]
+	tail := load(line)
+	length := 0
+	if colons := equalBytes(tail, ':'); colons != 0 {
+		length = firstByte(colons)
+		tail &= 1<<(8*length) - 1
+	} else {
+		for colons == 0 {
+			length += wordBytes
+			if length > nameBytesMax {
+				return -1, KeyOther
+			}
+			colons = equalBytes(load(line[length:]), ':')
+		}
+		length += firstByte(colons)
+		tail = load(line[length-wordBytes:])
+	}
+	s := &slots[slotOf(tail, length)]
+	if !s.holds(line[:length], tail) {
+		return -1, KeyOther
+	}
+	return start + length, s.key
+}
+
+// holds reports that the slot's name is this one, whose tail is nameTail(name).
+func (s *slot) holds(name []byte, tail uint64) bool {
+	if len(name) != int(s.length) || (tail^s.tail)&^s.tailMask != 0 {
+		return false
+	}
+	for i := 0; i*wordBytes+wordBytes < len(name); i++ {
+		if (load(name[i*wordBytes:])^s.word[i])&^s.wordMask[i] != 0 {
+			return false
 		}
 	}
-	return s.key, true
+	return true
 }

@@ -74,8 +74,8 @@ type Request struct {
 //
 // It allocates nothing and remembers nothing between calls. Re-reading a slow head costs less than a resumable state
 // machine costs every fast one. It judges bytes strictly in their order and reads none beyond the limits, so where
-// the network cut the head has no influence on the verdict: once an error, always the same error. After an error req
-// holds nothing.
+// the network cut the head has no influence on the verdict: once an error, always the same error. After an error
+// Fields is empty; MethodName and Target are there as far as they were read, for a log line.
 func ParseRequest(b []byte, req *Request) (n int, err error) {
 	req.reset()
 	headMax := req.Limits.headBytes()
@@ -94,6 +94,7 @@ func ParseRequest(b []byte, req *Request) (n int, err error) {
 }
 
 func (r *Request) reset() {
+	r.Method, r.MethodName, r.Target = MethodOther, nil, nil
 	r.Scheme, r.Authority, r.Host, r.Path, r.Query = nil, nil, nil, nil, nil
 	r.Body = Body{}
 	r.Expect100, r.ExpectOther, r.Upgrade, r.TETrailers = false, false, false, false
@@ -117,11 +118,12 @@ func (r *Request) parse(b []byte) (n int, why Reason) {
 	if why != reasonNone {
 		return 0, why
 	}
-	i, why = r.readFields(b, i)
+	n, count, present, why := readFields(b, i, r.fields[:r.Limits.fields()])
 	if why != reasonNone {
 		return 0, why
 	}
-	return i, r.settle()
+	r.count, r.present = count, present
+	return n, r.settle()
 }
 
 // leadingLine skips the one empty line that a client may have left after its previous body (RFC 9112 section 2.2).
@@ -226,89 +228,26 @@ func readVersion(b []byte, i int) (minor uint8, next int, why Reason) {
 	return min(b[i+7]-'0', 1), i + len(form), reasonNone
 }
 
-// requestKeys need a look at their value while parsing.
+// requestKeys change how the request is read.
 var requestKeys = keysOf(KeyHost, KeyContentLength, KeyTransferEncoding, KeyConnection, KeyExpect, KeyTE)
 
-// readFields reads the field lines from b[i] to the empty line, RFC 9112 section 5.
-func (r *Request) readFields(b []byte, i int) (next int, why Reason) {
-	fieldsMax := r.Limits.fields()
-	count := 0
-	for {
-		if i >= len(b) {
-			return 0, reasonShort
-		}
-		if b[i] == '\r' {
-			break
-		}
-		if count == fieldsMax {
-			return 0, reasonFieldsMany
-		}
-		if count == 0 && isSpace(b[i]) {
-			return 0, reasonLeadingSpace
-		}
-		f := &r.fields[count]
-		i, why = readField(b, i, f)
-		if why != reasonNone {
-			return 0, why
-		}
-		if requestKeys.has(f.Key) {
-			if why = r.take(f); why != reasonNone {
-				return 0, why
+// settle judges what only the complete head can tell, fields first in their order.
+func (r *Request) settle() Reason {
+	for i := range r.fields[:r.count] {
+		if f := &r.fields[i]; requestKeys.has(f.Key) {
+			if why := r.take(f.Key, f.Value); why != reasonNone {
+				return why
 			}
 		}
-		r.present |= 1 << f.Key
-		count++
 	}
-	r.count = count
-	return readLineEnd(b, i, reasonBareCR)
-}
-
-// take acts on a field that changes how the request is read.
-func (r *Request) take(f *Field) Reason {
-	switch f.Key {
-	case KeyHost:
-		if r.present.has(KeyHost) {
-			return reasonHostRepeated
-		}
-		if !isAuthority(f.Value) {
-			return reasonHostInvalid
-		}
-		r.Host = f.Value
-	case KeyContentLength:
-		return r.readLength(f.Value)
-	case KeyTransferEncoding:
-		return r.readCoding(f.Value)
-	case KeyConnection:
-		return r.readConnection(f.Value)
-	case KeyExpect:
-		isContinue := EqualFold(f.Value, "100-continue")
-		r.Expect100 = r.Expect100 || isContinue
-		r.ExpectOther = r.ExpectOther || !isContinue
-	case KeyTE:
-		r.TETrailers = r.TETrailers || HasToken(f.Value, "trailers")
-	}
-	return reasonNone
-}
-
-// settle judges what only the whole head can tell.
-func (r *Request) settle() Reason {
-	if !r.present.has(KeyHost) && r.Minor > 0 {
-		return reasonHostMissing
-	}
-	switch r.Form {
-	case FormAbsolute:
-		if r.present.has(KeyHost) && !r.sameAuthority(r.Host) {
-			return reasonHostMismatch
-		}
-		r.Host = r.Authority
-	case FormAuthority:
-		r.Host = r.Authority
+	if why := r.settleHost(); why != reasonNone {
+		return why
 	}
 	switch {
-	case r.chunked:
+	case r.framing.chunked:
 		r.Body = Body{Kind: BodyChunked}
-	case r.present.has(KeyContentLength):
-		r.Body = Body{Kind: BodyLength, Length: r.length}
+	case r.framing.hasLength:
+		r.Body = Body{Kind: BodyLength, Length: r.framing.length}
 	}
 	if r.Minor == 0 {
 		// A client that speaks HTTP/1.0 knows neither: RFC 9110 sections 7.8 and 10.1.1.
@@ -317,5 +256,44 @@ func (r *Request) settle() Reason {
 		r.Upgrade = r.present.has(KeyUpgrade) && r.conn&connUpgrade != 0
 	}
 	r.KeepAlive = r.persistent()
+	return reasonNone
+}
+
+func (r *Request) take(key Key, value []byte) Reason {
+	switch key {
+	case KeyHost:
+		if r.Host != nil {
+			return reasonHostRepeated
+		}
+		if !isAuthority(value) {
+			return reasonHostInvalid
+		}
+		r.Host = value
+	case KeyContentLength:
+		return r.framing.readLength(value)
+	case KeyTransferEncoding:
+		return r.framing.readCoding(value, r.Minor)
+	case KeyConnection:
+		return r.readConnection(value)
+	case KeyExpect:
+		isContinue := EqualFold(value, "100-continue")
+		r.Expect100 = r.Expect100 || isContinue
+		r.ExpectOther = r.ExpectOther || !isContinue
+	case KeyTE:
+		r.TETrailers = r.TETrailers || HasToken(value, "trailers")
+	}
+	return reasonNone
+}
+
+// settleHost decides which authority the request is for, RFC 9112 section 3.3.
+func (r *Request) settleHost() Reason {
+	switch {
+	case r.Host == nil && r.Minor > 0:
+		return reasonHostMissing
+	case r.Form == FormAbsolute && r.Host != nil && !r.sameAuthority(r.Host):
+		return reasonHostMismatch
+	case r.Authority != nil:
+		r.Host = r.Authority
+	}
 	return reasonNone
 }

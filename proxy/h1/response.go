@@ -52,12 +52,12 @@ func (r *Response) parse(b []byte) (n int, why Reason) {
 	if why != reasonNone {
 		return 0, why
 	}
-	i, why = r.readFields(b, i)
+	n, count, present, why := readFields(b, i, r.fields[:r.Limits.fields()])
 	if why != reasonNone {
 		return 0, why
 	}
-	r.KeepAlive = r.persistent()
-	return i, reasonNone
+	r.count, r.present = count, present
+	return n, r.settle()
 }
 
 // readLine reads the status line, RFC 9112 section 4. The space after the code may be missing together with the
@@ -98,54 +98,36 @@ func (r *Response) readLine(b []byte) (next int, why Reason) {
 	return readLineEnd(b, i, reasonReasonPhrase)
 }
 
-// responseKeys need a look at their value while parsing.
+// responseKeys change how the response is read.
 var responseKeys = keysOf(KeyContentLength, KeyTransferEncoding, KeyConnection, KeyKeepAlive)
 
-// readFields reads the field lines from b[i] to the empty line, RFC 9112 section 5.
-func (r *Response) readFields(b []byte, i int) (next int, why Reason) {
-	fieldsMax := r.Limits.fields()
-	count := 0
-	for {
-		if i >= len(b) {
-			return 0, reasonShort
-		}
-		if b[i] == '\r' {
-			break
-		}
-		if count == fieldsMax {
-			return 0, reasonFieldsMany
-		}
-		if count == 0 && isSpace(b[i]) {
-			return 0, reasonLeadingSpace
-		}
-		f := &r.fields[count]
-		i, why = readField(b, i, f)
-		if why != reasonNone {
-			return 0, why
-		}
-		if responseKeys.has(f.Key) {
-			if why = r.take(f); why != reasonNone {
-				return 0, why
+// settle judges what only the complete head can tell.
+func (r *Response) settle() Reason {
+	for i := range r.fields[:r.count] {
+		if f := &r.fields[i]; responseKeys.has(f.Key) {
+			if why := r.take(f.Key, f.Value); why != reasonNone {
+				return why
 			}
 		}
-		r.present |= 1 << f.Key
-		count++
 	}
-	r.count = count
-	return readLineEnd(b, i, reasonBareCR)
+	r.KeepAlive = r.persistent()
+	if r.bodiless() && (r.framing.chunked || r.framing.length > 0) {
+		// Announces a body that must not be there. If it comes all the same, no later response may be read into it.
+		r.KeepAlive = false
+	}
+	return reasonNone
 }
 
-// take acts on a field that changes how the response is read.
-func (r *Response) take(f *Field) Reason {
-	switch f.Key {
+func (r *Response) take(key Key, value []byte) Reason {
+	switch key {
 	case KeyContentLength:
-		return r.readLength(f.Value)
+		return r.framing.readLength(value)
 	case KeyTransferEncoding:
-		return r.readCoding(f.Value)
+		return r.framing.readCoding(value, r.Minor)
 	case KeyConnection:
-		return r.readConnection(f.Value)
+		return r.readConnection(value)
 	case KeyKeepAlive:
-		if n := keepAliveTimeout(f.Value); n >= 0 {
+		if n := keepAliveTimeout(value); n >= 0 {
 			r.KeepAliveTimeout = n
 		}
 	}
@@ -182,10 +164,10 @@ func (r *Response) Body(m Method) Body {
 	switch {
 	case m == MethodHead || r.bodiless() || r.Status == 304 || m == MethodConnect && r.Status/100 == 2:
 		return Body{}
-	case r.chunked:
+	case r.framing.chunked:
 		return Body{Kind: BodyChunked}
-	case r.Has(KeyContentLength):
-		return Body{Kind: BodyLength, Length: r.length}
+	case r.framing.hasLength:
+		return Body{Kind: BodyLength, Length: r.framing.length}
 	}
 	return Body{Kind: BodyClose}
 }

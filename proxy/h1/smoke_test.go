@@ -55,9 +55,21 @@ func TestSmoke(t *testing.T) {
 	require.Equal(t, 2, n)
 }
 
-func BenchmarkSmoke(b *testing.B) {
+const typical = "GET /assets/application-5f2c1d.js?v=20240611 HTTP/1.1\r\n" +
+	"Host: www.example.com\r\n" +
+	"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/125.0.0.0 Safari/537.36\r\n" +
+	"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n" +
+	"Accept-Language: en-GB,en;q=0.9\r\n" +
+	"Accept-Encoding: gzip, deflate, br, zstd\r\n" +
+	"Referer: https://www.example.com/\r\n" +
+	"Cookie: session=0123456789abcdef0123456789abcdef; theme=dark; consent=1\r\n" +
+	"Connection: keep-alive\r\n\r\n"
+
+func BenchmarkParseRequest(b *testing.B) {
 	var req Request
-	in := []byte(browser)
+	in := []byte(typical)
+	b.Log(len(in))
+	b.SetBytes(int64(len(in)))
 	b.ReportAllocs()
 	for b.Loop() {
 		ParseRequest(in, &req)

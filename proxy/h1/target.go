@@ -38,9 +38,7 @@ func (r *Request) AppendTarget(dst []byte) []byte {
 // and fragments do not. A fragment is refused because recipients disagree whether it is part of the path.
 func (r *Request) readTarget(b []byte, i int) (next int, why Reason) {
 	start := i
-	for i < len(b) && class[b[i]]&classTarget != 0 {
-		i++
-	}
+	i = scanTarget(b, i)
 	if i == len(b) {
 		return 0, reasonShort
 	}
@@ -52,7 +50,7 @@ func (r *Request) readTarget(b []byte, i int) (next int, why Reason) {
 	case c != ' ' || i == start:
 		return 0, reasonTarget
 	}
-	r.Target = b[start:i]
+	r.Target = b[start:i:i]
 	return i + 1, reasonNone
 }
 

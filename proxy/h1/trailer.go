@@ -49,31 +49,15 @@ var trailerNever = hopByHop | keysOf(KeyAcceptEncoding, KeyAge, KeyAuthorization
 func (t *Trailer) HopByHop(i int) bool { return trailerNever.has(t.fields[i].Key) }
 
 func (t *Trailer) parse(b []byte) (n int, why Reason) {
-	i, count := 0, 0
-	for {
-		if i >= len(b) {
-			return 0, reasonShort
-		}
-		if b[i] == '\r' {
-			break
-		}
-		if count == len(t.fields) {
-			return 0, reasonTrailerMany
-		}
-		if count == 0 && isSpace(b[i]) {
-			return 0, reasonLeadingSpace
-		}
-		f := &t.fields[count]
-		i, why = readField(b, i, f)
-		if why != reasonNone {
-			return 0, why
-		}
-		switch f.Key {
-		case KeyContentLength, KeyTransferEncoding, KeyHost:
-			return 0, reasonTrailerFraming
-		}
-		count++
+	n, count, present, why := readFields(b, 0, t.fields[:])
+	switch {
+	case why == reasonFieldsMany:
+		return 0, reasonTrailerMany
+	case why != reasonNone:
+		return 0, why
+	case present&keysOf(KeyContentLength, KeyTransferEncoding, KeyHost) != 0:
+		return 0, reasonTrailerFraming
 	}
 	t.count = count
-	return readLineEnd(b, i, reasonBareCR)
+	return n, reasonNone
 }
