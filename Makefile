@@ -1,37 +1,105 @@
-# Every command a developer needs; `make` alone prints them.
+# Every command a developer needs; `make` alone prints them. CI calls only
+# these. make turns every failure into exit status 2; where the status says
+# more, as with the gate, call the program in bin/.
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
+.SUFFIXES:
 MAKEFLAGS += --no-print-directory
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -X main.version=$(VERSION)
+ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 
-# Programs by the folder of their main.go.
-BINARIES := $(foreach p,proxy:atlas proxy/floor:floor harness:harness compare:compare,\
+# Every program by the folder of its main.go, as far as it is there.
+PROGRAMS := $(foreach p,proxy:atlas proxy/floor:floor harness:harness compare:compare,\
 	$(if $(wildcard $(firstword $(subst :, ,$(p)))/main.go),bin/$(lastword $(subst :, ,$(p)))))
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: setup
+setup: ## install what is missing: a C compiler for the race detector, the lab's servers and tools
+	@command -v cc >/dev/null || { echo "installing a C compiler"; $(ROOT) apt-get -qq update; \
+		$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install gcc libc6-dev; }
+	@if [ -e harness/setup.sh ]; then bash harness/setup.sh; fi
 
 .PHONY: build
-build: $(BINARIES) ## the programs, into bin/
+build: $(PROGRAMS) ## the programs, into bin/
 
 # The go command knows better than make what is out of date.
-.PHONY: $(BINARIES)
+.PHONY: $(PROGRAMS)
 bin/atlas: FOLDER := proxy
 bin/floor: FOLDER := proxy/floor
 bin/harness: FOLDER := harness
 bin/compare: FOLDER := compare
-$(BINARIES):
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./$(FOLDER)
+$(PROGRAMS):
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o $@ ./$(FOLDER)
 
 .PHONY: check
-check: ## before each commit: format, vet, staticcheck, repo rules, unit tests, every benchmark once
-	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "fix with: gofmt -w ."; exit 1; }
+check: ## before each commit: format, vet, staticcheck, repo rules, short tests, every benchmark once
+	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not formatted, run gofmt -w:"; echo "$$bad"; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 	go test -short ./...
 	go test -run '^$$' -bench . -benchtime 1x ./...
+
+.PHONY: test
+test: setup build ## all tests, on both engines
+	go test ./...
+	ATLAS_TEST_ENGINE=netpoll go test ./proxy/...
+
+.PHONY: race
+race: ## all tests under the race detector, with invariants
+	@command -v cc >/dev/null || { echo "the race detector needs a C compiler: make setup"; exit 1; }
+	go test -race -tags invariants ./...
+
+.PHONY: netpoll
+netpoll: ## all tests with the fallback engine forced
+	ATLAS_TEST_ENGINE=netpoll go test ./...
+
+.PHONY: script
+script: build ## the programs end to end, proxy/testdata/script/*.txtar
+	go test -run Script ./...
+
+T ?= 30s
+.PHONY: fuzz
+fuzz: ## every fuzz target for T=30s each; ONLY=FuzzConfig for one
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | sort | while read -r file; do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' "$$file"); do \
+			[ "$${ONLY:-$$target}" = "$$target" ] || continue; \
+			echo "$$(dirname "$$file") $$target"; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(T) "$$(dirname "$$file")"; \
+		done; \
+	done
+
+.PHONY: microbench
+microbench: ## benchmarks of PKG=./proxy/h1, ten times, into results/runs/; BENCH=regexp for some of them
+	@[ -n "$(PKG)" ] || { echo "say which: make microbench PKG=./proxy/h1"; exit 1; }
+	@mkdir -p results/runs
+	go test -run '^$$' -bench '$(or $(BENCH),.)' -benchmem -count 10 $(PKG) | \
+		tee results/runs/micro-$(subst /,-,$(patsubst ./%,%,$(PKG)))-$(VERSION).txt
+
+.PHONY: golden
+golden: ## rewrite every golden, then look at git diff
+	@grep -rlE 'flag\.Bool\("update"' --include='*_test.go' . | xargs -r -n 1 dirname | sort -u | while read -r folder; do \
+		go test "$$folder" -update; \
+	done
+	git diff --stat
+
+.PHONY: cross
+cross: ## build and vet the proxy for the systems and processors that are not this one
+	@for target in linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64; do \
+		echo "$$target"; \
+		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -o /dev/null ./proxy/...; \
+		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go vet ./proxy/...; \
+	done
+
+.PHONY: bench
+bench: setup build ## the lab, quick; FULL=1 for the long form, SCENARIO='static-*' for a part
+	bin/harness run $(if $(FULL),,-quick) $(if $(SCENARIO),-scenario '$(SCENARIO)')
+
+.PHONY: ci
+ci: ## exactly what CI runs
+	./.ci/run
