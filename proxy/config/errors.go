@@ -28,7 +28,7 @@ type Warning Error
 func (e *Error) Error() string { return e.render("") }
 
 // String prints the warning the way a compiler does.
-func (w *Warning) String() string { return (*Error)(w).render("warning: ") }
+func (w Warning) String() string { return (*Error)(&w).render("warning: ") }
 
 // Error prints every problem, one after the other.
 func (es Errors) Error() string {
