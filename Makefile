@@ -98,7 +98,7 @@ cross: ## build and vet the proxy for the systems and processors that are not th
 
 .PHONY: bench
 bench: setup build ## the lab, quick; FULL=1 for the long form, SCENARIO='static-*' for a part
-	bin/harness run $(if $(FULL),,-quick) $(if $(SCENARIO),-scenario '$(SCENARIO)')
+	bin/harness run $(if $(FULL),-full) $(if $(SCENARIO),-scenario '$(SCENARIO)')
 
 .PHONY: ci
 ci: ## exactly what CI runs

@@ -37,6 +37,7 @@ var floors = map[string]map[string]int{
 		"proxy/static":         6,
 		"proxy/tunnel":         6,
 		"proxy/upstream":       5,
+		"proxy/exchange":       5,
 		"proxy/tlsio":          4,
 		"proxy/relay":          4,
 		"proxy/looptest":       3, // helps tests
@@ -85,7 +86,7 @@ var doors = map[string][]string{
 	"golang.org/x/perf":                       {"results", "compare/..."},
 	"golang.org/x/tools/txtar":                {"tests"},
 	"golang.org/x/sys": {
-		"proxy/uring", "proxy/loop", "proxy/server", "harness/host", "harness/subject",
+		"proxy/uring", "proxy/loop", "proxy/looptest", "proxy/server", "harness/host", "harness/subject",
 	},
 	"unsafe": {"proxy/uring"},
 	"C":      {}, // the binary is static
@@ -105,6 +106,7 @@ var (
 // and fails where the reason must not be there.
 var skippers = []string{
 	"requireRing",      // no io_uring; fails under REQUIRE_URING
+	"RequireRing",      // the same, for other packages
 	"requireInstalled", // a server to measure is not installed; fails under CI
 	"skipShort",        // go test -short
 	"skipInvariant",    // counts allocations, which the race detector and invariants change
@@ -509,7 +511,8 @@ func words(name string) []string {
 // that asks which one it runs on will run on one only.
 func engines(r *repo, f *findings) {
 	for _, s := range r.sources {
-		if !strings.HasPrefix(s.dir(), "proxy") || s.dir() == "proxy/loop" || s.test() {
+		outside := !strings.HasPrefix(s.dir(), "proxy") || s.dir() == "proxy/loop"
+		if outside || s.test() || slices.Contains(helpers, s.dir()) {
 			continue
 		}
 		ast.Inspect(s.file, func(n ast.Node) bool {
@@ -544,6 +547,9 @@ func isEngine(e ast.Expr) bool {
 // own hides a bug for as long as nobody reads the log.
 func skips(r *repo, f *findings) {
 	for _, s := range r.sources {
+		if _, tests := s.imports()["testing"]; !tests {
+			continue
+		}
 		for _, d := range s.file.Decls {
 			function, ok := d.(*ast.FuncDecl)
 			if !ok || slices.Contains(skippers, function.Name.Name) {
@@ -579,6 +585,7 @@ func inits(r *repo, f *findings) {
 // TestRules makes each rule fail, and pass, on a few lines of its own.
 func TestRules(t *testing.T) {
 	long := strings.Repeat("\tx++\n", functionMax)
+	const testingImport = "import \"testing\"\n\n"
 	for _, row := range []struct {
 		rule, name string
 		files      map[string]string
@@ -662,12 +669,15 @@ func TestRules(t *testing.T) {
 		{"Engines", "not equal", goFile("proxy/server", `func f() { if nil != engine() {} }`), "behind loop"},
 		{"Engines", "switch", goFile("proxy/forward", `func f() { switch engine {} }`), "behind loop"},
 		{"Engines", "in loop", goFile("proxy/loop", `func f() { switch engine {} }`), ""},
+		{"Engines", "in a helper of tests", goFile("proxy/looptest", `func f() { switch engine {} }`), ""},
 		{"Engines", "in the lab", goFile("harness", `func f() { switch engine {} }`), ""},
 
-		{"Skips", "a test", goTest("proxy/h1", `func TestX(t *testing.T) { t.Skip("later") }`), "TestX skips"},
+		{"Skips", "a test", goTest("proxy/h1", testingImport+`func TestX(t *testing.T) { t.Skip("later") }`), "TestX skips"},
 		{"Skips", "within a run", goTest("proxy/h1",
-			`func TestX(t *testing.T) { t.Run("", func(t *testing.T) { t.SkipNow() }) }`), "TestX skips"},
-		{"Skips", "a helper", goTest("proxy/h1", `func requireRing(t *testing.T) { t.Skip() }`), ""},
+			testingImport+`func TestX(t *testing.T) { t.Run("", func(t *testing.T) { t.SkipNow() }) }`), "TestX skips"},
+		{"Skips", "a helper", goTest("proxy/h1", testingImport+`func requireRing(t *testing.T) { t.Skip() }`), ""},
+		{"Skips", "a helper for others", goFile("proxy/looptest", testingImport+`func Some(t testing.TB) { t.Skip() }`), "Some"},
+		{"Skips", "not of a test", goFile("proxy/h1", `func f() { body.Skip() }`), ""},
 
 		{"Init", "init", goFile("proxy/h1", "func init() {}"), "constructor"},
 		{"Init", "a method", goFile("proxy/h1", "type t int\nfunc (t) init() {}"), ""},
