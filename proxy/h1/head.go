@@ -3,7 +3,7 @@ package h1
 // Head is what requests and responses have in common. It is embedded, never used alone.
 type Head struct {
 	Minor     uint8 // HTTP/1.Minor: 0, or 1 for every higher minor version
-	KeepAlive bool  // the sender lets the connection go on after this message, RFC 9112 section 9.3
+	KeepAlive bool  // the sender lets the connection go on after this message, RFC 9112 section 9.3; see Reusable
 
 	count   int    // fields[:count] is set; the rest is left over from earlier heads
 	present keySet // keys of fields[:count]

@@ -157,8 +157,7 @@ func keepAliveTimeout(value []byte) int {
 	return -1
 }
 
-// Body is the framing of the response to a request with this method, RFC 9112 section 6.3. A response that ends with
-// the connection (BodyClose) leaves nothing to keep alive, whatever KeepAlive says. After 101, and after 2xx to
+// Body is the framing of the response to a request with this method, RFC 9112 section 6.3. After 101, and after 2xx to
 // CONNECT, the connection is a tunnel and no body follows either.
 func (r *Response) Body(m Method) Body {
 	switch {
@@ -170,6 +169,13 @@ func (r *Response) Body(m Method) Body {
 		return Body{Kind: BodyLength, Length: r.framing.length}
 	}
 	return Body{Kind: BodyClose}
+}
+
+// Reusable reports that the upstream connection may carry another request after this response to a request with this
+// method and its body: both sides keep it alive, the body has an end of its own, and it is no tunnel now.
+func (r *Response) Reusable(m Method) bool {
+	tunnel := r.Status == 101 || m == MethodConnect && r.Status/100 == 2
+	return r.KeepAlive && !tunnel && r.Body(m).Kind != BodyClose
 }
 
 // bodiless says that the status itself rules out a body and the fields that would describe one.
