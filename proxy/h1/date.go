@@ -184,7 +184,7 @@ func number(b []byte) int {
 
 // unixOf puts the parts together. clock is "08:49:37"; a leap second counts as the next second.
 func unixOf(year, month, day int, clock, zone []byte) (unix int64, ok bool) {
-	if clock[2] != ':' || clock[5] != ':' || string(zone) != " GMT" || year < 0 || month < 1 {
+	if clock[2] != ':' || clock[5] != ':' || string(zone) != " GMT" || year < 1 || month < 1 {
 		return 0, false
 	}
 	h, m, s := number(clock[:2]), number(clock[3:5]), number(clock[6:])

@@ -16,9 +16,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// seeds are the cases of the corpus that a fuzzer can mutate to some purpose: those that fill a limit only cost time.
+func seeds(f *testing.F, dir string) (cases []corpusCase) {
+	const bytesMax = 1 << 10
+	for _, c := range corpus(f, dir) {
+		if len(c.input) <= bytesMax {
+			cases = append(cases, c)
+		}
+	}
+	return cases
+}
+
 // FuzzParseRequest compares with net/http where both accept, and cuts every input at every byte.
 func FuzzParseRequest(f *testing.F) {
-	for _, c := range corpus(f, "request") {
+	for _, c := range seeds(f, "request") {
 		f.Add(c.input)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -57,7 +68,7 @@ func FuzzParseRequest(f *testing.F) {
 
 // FuzzParseResponse compares with net/http where both accept.
 func FuzzParseResponse(f *testing.F) {
-	for _, c := range corpus(f, "response") {
+	for _, c := range seeds(f, "response") {
 		f.Add(c.input)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -104,7 +115,7 @@ func requireSameResponseBody(t *testing.T, std *http.Response, method Method, re
 
 // FuzzChunks compares with the decoder of net/http/httputil where ours accepts, and every way to slice the input.
 func FuzzChunks(f *testing.F) {
-	for _, c := range corpus(f, "chunked") {
+	for _, c := range seeds(f, "chunked") {
 		f.Add(c.input, uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, b []byte, size uint8) {
@@ -144,7 +155,7 @@ var (
 func FuzzParseDate(f *testing.F) {
 	for _, text := range []string{
 		"Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994",
-		"Tue, 29 Feb 2000 23:59:60 GMT", "Monday, 01-Jan-70 00:00:00 GMT",
+		"Tue, 29 Feb 2000 23:59:60 GMT", "Sat, 01 Jan 0000 00:00:00 GMT", "Monday, 01-Jan-70 00:00:00 GMT",
 	} {
 		f.Add([]byte(text))
 	}
