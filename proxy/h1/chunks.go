@@ -51,11 +51,11 @@ const (
 func (d *Chunks) Next(b []byte) (data []byte, n int, err error) {
 	for n < len(b) && d.state != chunkTrailer {
 		if d.state == chunkBody {
-			size := min(uint64(len(b)-n), d.left)
-			data = b[n : n+int(size)]
-			n += int(size)
-			d.left -= size
-			d.ext -= min(d.ext, int(size))
+			size := int(min(uint64(len(b)-n), d.left))
+			data = b[n : n+size : n+size]
+			n += size
+			d.left -= uint64(size)
+			d.ext -= min(d.ext, size)
 			if d.left == 0 {
 				d.state = chunkBodyCR
 			}

@@ -34,7 +34,7 @@ func (m Method) Safe() bool {
 // Idempotent reports that sending the request twice has the effect of sending it once (RFC 9110 section 9.2.2).
 func (m Method) Idempotent() bool { return m.Safe() || m == MethodPut || m == MethodDelete }
 
-// Request is one request head. Its slices alias the bytes it was parsed from. Set Limits once, then use the value for
+// Request is one request head. Its slices alias the bytes it was parsed from, with no capacity beyond their end. Set Limits once, then use the value for
 // one request after another; a zero Request is ready. It is large (5.7 kB): keep it with its connection, not on a
 // stack.
 type Request struct {
@@ -93,8 +93,9 @@ func ParseRequest(b []byte, req *Request) (n int, err error) {
 	return 0, why.err()
 }
 
+// reset forgets the last request, field by field: *r = Request{} would clear the array as well.
 func (r *Request) reset() {
-	r.Method, r.MethodName, r.Target = MethodOther, nil, nil
+	r.Method, r.MethodName, r.Target, r.Form = MethodOther, nil, nil, FormOrigin
 	r.Scheme, r.Authority, r.Host, r.Path, r.Query = nil, nil, nil, nil, nil
 	r.Body = Body{}
 	r.Expect100, r.ExpectOther, r.Upgrade, r.TETrailers = false, false, false, false
@@ -166,7 +167,7 @@ func (r *Request) readLine(b []byte, i int) (next int, why Reason) {
 	if b[i] != ' ' {
 		return 0, reasonMethod
 	}
-	r.MethodName = b[start:i]
+	r.MethodName = b[start:i:i]
 	r.Method = methodOf(r.MethodName)
 
 	i++

@@ -94,7 +94,7 @@ func (r *Response) readLine(b []byte) (next int, why Reason) {
 	start := min(i+1, len(b))
 	for i = start; i < len(b) && class[b[i]]&classValue != 0; i++ {
 	}
-	r.Reason = b[start:i]
+	r.Reason = b[start:i:i]
 	return readLineEnd(b, i, reasonReasonPhrase)
 }
 

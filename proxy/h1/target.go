@@ -84,7 +84,7 @@ func (r *Request) splitAbsolute(t []byte) Reason {
 		return reasonTargetForm
 	}
 	r.Form = FormAbsolute
-	r.Scheme = t[:sep]
+	r.Scheme = t[:sep:sep]
 	if !EqualFold(r.Scheme, "http") && !EqualFold(r.Scheme, "https") {
 		return reasonTargetScheme
 	}
@@ -93,7 +93,7 @@ func (r *Request) splitAbsolute(t []byte) Reason {
 	if end < 0 {
 		end = len(rest)
 	}
-	r.Authority = rest[:end]
+	r.Authority = rest[:end:end]
 	if !isAuthority(r.Authority) {
 		return reasonTargetAuthority
 	}
@@ -104,7 +104,7 @@ func (r *Request) splitAbsolute(t []byte) Reason {
 func (r *Request) splitQuery(t []byte) {
 	r.Path = t
 	if q := bytes.IndexByte(t, '?'); q >= 0 {
-		r.Path, r.Query = t[:q], t[q+1:]
+		r.Path, r.Query = t[:q:q], t[q+1:]
 	}
 }
 
