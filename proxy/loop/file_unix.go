@@ -3,11 +3,23 @@
 package loop
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 )
+
+// NotFound reports errors of Load and Look that mean no more to a client than
+// that there is no such file: none of that name, a segment that is no
+// directory, a name too long for any, too many symbolic links, or a name that
+// leads out of the directory. Package os has no value for the last one.
+func NotFound(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) ||
+		errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) ||
+		errors.Is(err, syscall.ELOOP) || strings.Contains(err.Error(), "escapes from parent")
+}
 
 // open opens for reading. O_NONBLOCK keeps a named pipe without a writer from
 // blocking the helper for good; it means nothing for regular files.

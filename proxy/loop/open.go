@@ -22,13 +22,13 @@ const (
 	Netpoll Engine = "netpoll"  // goroutines on Go's poller; everywhere
 )
 
-// Choose settles the engine of the process: workers never mix (rule R8). The
-// reason says in one line why auto fell back, or "" where it did not. Asking for
-// io_uring by name where it is missing is an error.
-func Choose(want Engine) (got Engine, reason string, err error) {
+// Choose settles the engine of the process: workers never mix (rule R8). Where
+// auto falls back to netpoll, fallback says why in one line; else it is "".
+// Asking for io_uring by name where it is missing is an error.
+func Choose(want Engine) (got Engine, fallback string, err error) {
 	switch want {
 	case Netpoll:
-		return Netpoll, "configured", nil
+		return Netpoll, "", nil
 	case Auto, "":
 		if err := probeRing(); err != nil {
 			return Netpoll, err.Error(), nil
@@ -38,9 +38,31 @@ func Choose(want Engine) (got Engine, reason string, err error) {
 		if err := probeRing(); err != nil {
 			return "", "", fmt.Errorf("engine %q: %w", want, err)
 		}
-		return IOUring, "configured", nil
+		return IOUring, "", nil
 	}
 	return "", "", fmt.Errorf("engine %q: want %q, %q or %q", want, Auto, IOUring, Netpoll)
+}
+
+// Listeners is how many listeners a number of workers needs: one each where the
+// kernel shares connections out, else one that feeds them all.
+func (e Engine) Listeners(workers int) int {
+	if e == IOUring {
+		return workers
+	}
+	return 1
+}
+
+// Pins reports that a worker is a thread that can be kept on a core.
+func (e Engine) Pins() bool { return e == IOUring }
+
+// Procs is the least GOMAXPROCS for a number of workers. A worker's thread keeps
+// its P while it is in the kernel for a short while; with none to spare the
+// runtime's monitor takes it back at every wait, which was 5 % of the process.
+func (e Engine) Procs(workers int) int {
+	if e == IOUring {
+		return workers + 2
+	}
+	return workers
 }
 
 // Config is what a worker needs to start.

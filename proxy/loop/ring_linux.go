@@ -377,7 +377,7 @@ func (l *ringLoop) Off(f func()) {
 // Sleep waits for at least d.
 func (l *ringLoop) Sleep(d time.Duration) {
 	t := l.current
-	due := l.now.After(d)
+	due := now().After(d) // l.now is when this turn began
 	alarm := timer{kind: timerWake, wake: func() { l.wake(t) }}
 	for l.now < due && !l.stopping {
 		l.timers.ensure(&alarm, due)

@@ -126,7 +126,7 @@ func (l *ringLoop) Dial(to Address, timeout time.Duration) (Conn, error) {
 }
 
 func (c *ringConn) connect(timeout time.Duration) error {
-	c.SetWriteDeadline(c.loop.now.After(timeout))
+	c.SetWriteDeadline(now().After(timeout))
 	c.ops++
 	c.loop.ring.Connect(c.fd, c.address, c.userData(opConnect))
 	var cut error
