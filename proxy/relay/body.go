@@ -1,0 +1,156 @@
+package relay
+
+import (
+	"io"
+
+	"atlas/proxy/h1"
+	"atlas/proxy/loop"
+)
+
+// Body reads the body of one message from a connection, without its framing.
+type Body struct {
+	conn    loop.Conn
+	kind    h1.BodyKind
+	left    int64 // of BodyLength
+	chunks  h1.Chunks
+	trailer h1.Trailer
+	tail    int // bytes of the trailer section that End will consume
+	done    bool
+}
+
+// Start prepares for a body whose first byte is the next one of c.
+func (b *Body) Start(c loop.Conn, framing h1.Body) {
+	b.conn, b.kind, b.left = c, framing.Kind, framing.Length
+	b.chunks, b.tail = h1.Chunks{}, 0
+	b.done = framing.Empty()
+}
+
+// Done reports that the whole body was read.
+func (b *Body) Done() bool { return b.done }
+
+// Whole returns the whole rest of the body, if it is known where it ends and all
+// of it is here. It aliases the connection's Peek; Skip consumes it.
+func (b *Body) Whole() ([]byte, bool) {
+	if b.done {
+		return nil, true
+	}
+	if p := b.conn.Peek(); b.kind == h1.BodyLength && int64(len(p)) >= b.left {
+		return p[:b.left], true
+	}
+	return nil, false
+}
+
+// Skip consumes what Whole returned.
+func (b *Body) Skip() {
+	if !b.done {
+		b.conn.Consume(int(b.left))
+		b.left, b.done = 0, true
+	}
+}
+
+// Read waits for bytes of the body and puts them into p.
+//
+//	n > 0, nil                   bytes of the body
+//	0, io.EOF                    the body is complete; Trailer and End follow
+//	0, io.ErrUnexpectedEOF       the connection ended inside of it
+//	0, *h1.SyntaxError           its chunks or trailer section are malformed
+//	0, another                   what the connection said
+func (b *Body) Read(p []byte) (int, error) {
+	switch {
+	case b.done:
+		return 0, io.EOF
+	case b.kind == h1.BodyChunked:
+		return b.readChunked(p)
+	case b.kind == h1.BodyLength && int64(len(p)) > b.left:
+		p = p[:b.left]
+	}
+	for {
+		n, err := b.conn.Read(p)
+		if n > 0 {
+			if b.kind == h1.BodyLength {
+				b.left -= int64(n)
+				b.done = b.left == 0
+			}
+			return n, nil
+		}
+		switch {
+		case err == io.EOF && b.kind == h1.BodyClose:
+			b.done = true
+			return 0, io.EOF
+		case err == io.EOF:
+			return 0, io.ErrUnexpectedEOF
+		case err != nil:
+			return 0, err
+		}
+	}
+}
+
+// readChunked reads the data of one or more chunks. It gives the decoder no
+// more than p can hold, since what was decoded has to go somewhere.
+func (b *Body) readChunked(p []byte) (int, error) {
+	filled := 0
+	for {
+		in := b.conn.Peek()
+		for len(in) > 0 && filled < len(p) && !b.chunks.Done() {
+			data, n, err := b.chunks.Next(in[:min(len(in), len(p)-filled)])
+			if err != nil {
+				return filled, err
+			}
+			filled += copy(p[filled:], data)
+			b.conn.Consume(n)
+			in = b.conn.Peek()
+		}
+		switch {
+		case filled > 0:
+			return filled, nil
+		case b.chunks.Done():
+			return 0, b.readTrailer()
+		}
+		if err := b.fill(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// readTrailer reads the section behind the last chunk, nearly always an empty
+// line, and returns io.EOF when it is there.
+func (b *Body) readTrailer() error {
+	for {
+		n, err := h1.ParseTrailer(b.conn.Peek(), &b.trailer)
+		switch {
+		case err == nil:
+			b.tail, b.done = n, true
+			return io.EOF
+		case err != h1.ErrShort:
+			return err
+		}
+		if err := b.fill(); err != nil {
+			return err
+		}
+	}
+}
+
+func (b *Body) fill() error {
+	err := b.conn.Fill()
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Trailer is the trailer section of a complete chunked body, else nil. It is
+// valid until the next wait or End.
+func (b *Body) Trailer() *h1.Trailer {
+	if b.tail == 0 {
+		return nil
+	}
+	return &b.trailer
+}
+
+// End consumes what is left of a complete body; the next message follows.
+func (b *Body) End() {
+	if b.tail > 0 {
+		b.conn.Consume(b.tail)
+		b.tail = 0
+	}
+}
