@@ -1,0 +1,316 @@
+// Package exchange is what handlers see of a client: one request and the
+// response to it. It owns the connection between exchanges: reading heads,
+// time-outs, keep-alive, pipelining, and the answers to requests that are not
+// HTTP.
+//
+// It refuses to know what is served: which methods, which paths, which
+// upstream. Handlers never see an HTTP/1 connection, so that another version of
+// HTTP can bring exchanges of its own.
+//
+// A Server belongs to one worker and runs in its tasks. The head of a request
+// aliases the connection's receive memory: it is valid until the handler waits
+// for anything, or calls ReleaseHead. An Exchange is reused: handlers keep
+// nothing of it when Handle returns.
+package exchange
+
+import (
+	"io"
+	"time"
+
+	"atlas/proxy/h1"
+	"atlas/proxy/loop"
+	"atlas/proxy/relay"
+	"atlas/proxy/stats"
+)
+
+// Handler answers requests.
+type Handler interface {
+	// Handle answers one request, in a task. It begins a response and ends
+	// it, or fails or aborts the exchange.
+	Handle(x *Exchange)
+}
+
+// Config is how a Server treats its clients.
+type Config struct {
+	Header time.Duration // first to last byte of a head
+	Body   time.Duration // between two pieces of a request body
+	Write  time.Duration // until the client has taken what was sent
+	Idle   time.Duration // between two exchanges, and before the first
+	Limits h1.Limits     // of heads
+	// BodyMax is the largest request body in bytes; 0 is unlimited.
+	BodyMax int64
+	Stats   *stats.Stats // the worker's
+}
+
+// exchangesKept bounds the free list; an Exchange holds 10 KB.
+const exchangesKept = 256
+
+// Server is the loop.Handler that turns connections into exchanges.
+type Server struct {
+	config  Config
+	handler Handler
+	date    h1.DateCache
+	free    []*Exchange
+}
+
+// NewServer makes the server of one worker.
+func NewServer(cfg Config, h Handler) *Server { return &Server{config: cfg, handler: h} }
+
+// Open bounds how long a new connection may be silent.
+func (s *Server) Open(c loop.Conn) {
+	c.SetReadDeadline(c.Loop().Now().After(s.config.Idle))
+}
+
+// Serve carries a connection through all exchanges whose heads have arrived.
+func (s *Server) Serve(c loop.Conn) (keep bool) {
+	x := s.take(c)
+	for {
+		if !x.readHead() {
+			break
+		}
+		s.handler.Handle(x)
+		if !x.finish() {
+			break
+		}
+		if len(c.Peek()) > 0 {
+			continue // pipelined: answer it before anything is sent
+		}
+		keep = c.Flush() == nil
+		c.SetReadDeadline(c.Loop().Now().After(s.config.Idle))
+		break
+	}
+	s.put(x)
+	return keep
+}
+
+func (s *Server) take(c loop.Conn) *Exchange {
+	var x *Exchange
+	if n := len(s.free); n > 0 {
+		x = s.free[n-1]
+		s.free = s.free[:n-1]
+	} else {
+		x = &Exchange{server: s, Stats: s.config.Stats}
+		x.Request.Limits = s.config.Limits
+	}
+	x.Client, x.Loop = c, c.Loop()
+	return x
+}
+
+func (s *Server) put(x *Exchange) {
+	x.Client, x.Loop = nil, nil
+	if len(s.free) < exchangesKept {
+		s.free = append(s.free, x)
+	}
+}
+
+// Exchange is one request and its response.
+type Exchange struct {
+	Request h1.Request
+	Body    relay.Body // the request's; starts behind the head
+	Client  loop.Conn  // for Guard and addresses; handlers neither read nor write it
+	Loop    loop.Loop
+	Stats   *stats.Stats
+
+	server    *Server
+	headBytes int // of the request, still in Peek
+	begun     bool
+	keep      bool // the connection goes on after this exchange
+	continued bool // the client was told to go on, or did not ask
+
+	writer relay.Writer
+	status int
+	out    []byte // head of the response, being built
+}
+
+// readHead waits for one whole request head. false ends the connection; the
+// client has its answer then, if it gets one.
+func (x *Exchange) readHead() bool {
+	c := x.Client
+	x.begun, x.status = false, 0
+	for timed := false; ; {
+		n, err := h1.ParseRequest(c.Peek(), &x.Request)
+		if err == nil {
+			return x.start(n)
+		}
+		if err != h1.ErrShort {
+			x.refuse(err.(*h1.SyntaxError))
+			return false
+		}
+		if !timed {
+			timed = true
+			c.SetReadDeadline(x.Loop.Now().After(x.server.config.Header))
+		}
+		switch err := c.Fill(); err {
+		case nil:
+		case loop.ErrDeadline:
+			x.Stats.FailClient(stats.RequestTimeout)
+			x.keep = false
+			x.Fail(408, "the request head took too long")
+			x.finish()
+			return false
+		default:
+			if err != io.EOF && err != loop.ErrStopped || len(c.Peek()) > 0 {
+				x.Stats.FailClient(stats.ClientReset)
+			}
+			return false // nobody is left to answer
+		}
+	}
+}
+
+// start begins an exchange whose head is the first n bytes of Peek.
+func (x *Exchange) start(n int) bool {
+	r := &x.Request
+	x.headBytes = n
+	x.keep = r.KeepAlive && !x.Loop.Draining()
+	x.continued = !r.Expect100
+	x.Stats.Requests.Add(1)
+	if max := x.server.config.BodyMax; max > 0 && r.Body.Length > max {
+		x.keep = false
+		x.Stats.FailClient(stats.BodyTooLarge)
+		x.Fail(413, "the request body is larger than this server takes")
+		x.finish()
+		return false
+	}
+	if r.Body.Empty() {
+		x.Body.Start(x.Client, r.Body)
+		return true
+	}
+	if r.ExpectOther {
+		x.keep = false
+		x.Stats.FailClient(stats.BadExpectation)
+		x.Fail(417, "this server only knows the expectation 100-continue")
+		x.finish()
+		return false
+	}
+	x.Body.Start(x.Client, r.Body)
+	return true
+}
+
+// refuse answers bytes that are not a request, and ends the connection.
+func (x *Exchange) refuse(err *h1.SyntaxError) {
+	x.Stats.Requests.Add(1)
+	x.Stats.FailClient(clientError(err.Status))
+	x.keep, x.continued = false, true
+	x.headBytes = 0
+	x.Body.Start(x.Client, h1.Body{})
+	x.Request.Method = h1.MethodOther
+	x.Fail(err.Status, err.Error())
+	x.finish()
+}
+
+func clientError(status int) stats.ClientError {
+	switch status {
+	case 414:
+		return stats.TargetTooLong
+	case 431:
+		return stats.HeadTooLarge
+	case 501:
+		return stats.NotImplemented
+	case 505:
+		return stats.BadVersion
+	}
+	return stats.BadRequest
+}
+
+// ReleaseHead gives the memory of the request's head back: its slices are gone.
+// A handler calls it when it has what it needs, before it waits for a peer.
+func (x *Exchange) ReleaseHead() {
+	if x.headBytes > 0 {
+		x.Client.Consume(x.headBytes)
+		x.headBytes = 0
+	}
+}
+
+// link is what an Exchange remembers about its connection.
+type link struct{ peer []byte }
+
+// Peer is the client's address without its port. It stays valid for the
+// exchange.
+func (x *Exchange) Peer() []byte {
+	known, ok := x.Client.Attachment().(*link)
+	if !ok {
+		known = &link{peer: []byte("unknown")} // RFC 7239 section 6.2: a Unix socket has none
+		if ip := x.Client.Remote().Addr(); ip.IsValid() {
+			known.peer = ip.AppendTo(nil)
+		}
+		x.Client.Attach(known)
+	}
+	return known.peer
+}
+
+// ReadBody waits for bytes of the request body: see relay.Body.Read. A client
+// that expects 100 (Continue) is told so the first time.
+func (x *Exchange) ReadBody(p []byte) (int, error) {
+	x.ReleaseHead()
+	if err := x.Continue(); err != nil {
+		return 0, err
+	}
+	x.Client.SetReadDeadline(x.Loop.Now().After(x.server.config.Body))
+	return x.Body.Read(p)
+}
+
+// Continue tells a client that waits for it to send its body. It is a hint:
+// a client that has begun to send already needs none (RFC 9110 section 10.1.1).
+func (x *Exchange) Continue() error {
+	if x.continued || x.begun {
+		return nil
+	}
+	x.continued = true
+	if x.Body.Done() || len(x.Client.Peek()) > x.headBytes {
+		return nil
+	}
+	x.Client.SetWriteDeadline(x.Loop.Now().After(x.server.config.Write))
+	if _, err := x.Client.Write(continueHead); err != nil {
+		return err
+	}
+	return x.Client.Flush()
+}
+
+var continueHead = []byte("HTTP/1.1 100 Continue\r\n\r\n")
+
+// finish ends the exchange and reports whether another may follow.
+func (x *Exchange) finish() bool {
+	x.ReleaseHead()
+	if !x.begun {
+		x.Abort() // a handler that says nothing is broken; so is the exchange
+		return false
+	}
+	if _, whole := x.Body.Whole(); whole {
+		x.Body.Skip()
+	}
+	x.Body.End()
+	if x.keep && x.Body.Done() {
+		return true
+	}
+	if x.status != 0 {
+		x.linger()
+	}
+	return false
+}
+
+const (
+	lingerTime  = 2 * time.Second
+	lingerBytes = 1 << 20
+)
+
+// linger ends a connection whose client may still be sending: closing now would
+// make the kernel send a reset, and that can overtake the response (RFC 9112
+// section 9.6). So our direction is ended first, and the other one is read on,
+// within bounds.
+func (x *Exchange) linger() {
+	c := x.Client
+	if len(c.Peek()) == 0 && x.Body.Done() {
+		return // it was told that this is the last response, and all is read
+	}
+	if err := c.CloseWrite(); err != nil {
+		return
+	}
+	c.SetReadDeadline(x.Loop.Now().After(lingerTime))
+	for read := 0; read < lingerBytes; {
+		read += len(c.Peek())
+		c.Consume(len(c.Peek()))
+		if err := c.Fill(); err != nil {
+			return
+		}
+	}
+}

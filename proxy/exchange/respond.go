@@ -1,0 +1,188 @@
+package exchange
+
+import (
+	"atlas/proxy/h1"
+	"atlas/proxy/loop"
+	"atlas/proxy/relay"
+)
+
+// serverName is what we call ourselves in Server, on responses of our own.
+const serverName = "atlas"
+
+// Begin starts the response with its status line. reason may be nil.
+func (x *Exchange) Begin(status int, reason []byte) {
+	x.begun, x.status = true, status
+	x.Stats.Respond(status)
+	if reason != nil {
+		x.out = h1.AppendStatusReason(x.out[:0], status, reason)
+	} else {
+		x.out = h1.AppendStatusLine(x.out[:0], status)
+	}
+}
+
+// Field adds a field to the head.
+func (x *Exchange) Field(name, value []byte) { x.out = h1.AppendField(x.out, name, value) }
+
+// Date adds the Date field, for a response that has none yet.
+func (x *Exchange) Date() {
+	x.out = append(x.out, x.server.date.Field(x.Loop.Clock().Unix())...)
+}
+
+// SendHead ends the head and says how the body is framed: BodyNone for no body,
+// BodyLength where the head already says Content-Length, and BodyClose or
+// BodyChunked for an unknown length, which is sent in chunks where the client
+// understands them, else until the connection ends.
+func (x *Exchange) SendHead(kind h1.BodyKind) error {
+	chunked := false
+	if kind == h1.BodyChunked || kind == h1.BodyClose {
+		if chunked = x.Request.Minor >= 1; chunked {
+			x.out = append(x.out, "Transfer-Encoding: chunked\r\n"...)
+		} else {
+			x.keep = false
+		}
+	}
+	x.settleKeep()
+	x.out = x.appendConnection(x.out)
+	x.out = append(x.out, "\r\n"...)
+	x.writer.Start(x.Client, chunked)
+	x.Client.SetWriteDeadline(x.Loop.Now().After(x.server.config.Write))
+	_, err := x.Client.Write(x.out)
+	return err
+}
+
+// settleKeep gives the connection up if a body that nobody has read stands
+// between this exchange and the next: reading it could take for ever.
+func (x *Exchange) settleKeep() {
+	if x.keep && !x.Body.Done() {
+		x.ReleaseHead()
+		_, whole := x.Body.Whole()
+		x.keep = whole
+	}
+}
+
+// appendConnection says what becomes of the connection, where that is not what
+// the version implies (RFC 9112 section 9.3).
+func (x *Exchange) appendConnection(b []byte) []byte {
+	switch {
+	case !x.keep:
+		return append(b, "Connection: close\r\n"...)
+	case x.Request.Minor == 0:
+		return append(b, "Connection: keep-alive\r\n"...)
+	}
+	return b
+}
+
+// SendPrepared sends a whole response, or its head, from prepared bytes: head
+// is the status line and all fields but Date and Connection; tail is the empty
+// line and the body. Both are immutable. A large tail is sent from where it is.
+func (x *Exchange) SendPrepared(status int, head, tail []byte) error {
+	x.begun, x.status = true, status
+	x.Stats.Respond(status)
+	x.settleKeep()
+	c := x.Client
+	c.SetWriteDeadline(x.Loop.Now().After(x.server.config.Write))
+	if _, err := c.Write(head); err != nil {
+		return err
+	}
+	if _, err := c.Write(x.server.date.Field(x.Loop.Clock().Unix())); err != nil {
+		return err
+	}
+	if !x.keep || x.Request.Minor == 0 {
+		x.out = x.appendConnection(x.out[:0])
+		if _, err := c.Write(x.out); err != nil {
+			return err
+		}
+	}
+	if len(tail) > preparedCopyMax {
+		return c.Queue(tail)
+	}
+	_, err := c.Write(tail)
+	return err
+}
+
+// preparedCopyMax is up to which size copying a tail behind its head, for one
+// segment, is cheaper than a second segment.
+const preparedCopyMax = 4096
+
+// Write sends a piece of the body.
+func (x *Exchange) Write(p []byte) (int, error) { return x.writer.Write(p) }
+
+// Writer is where the body is written to, for relay.Copy.
+func (x *Exchange) Writer() *relay.Writer { return &x.writer }
+
+// End ends the response.
+func (x *Exchange) End(trailer *h1.Trailer) error { return x.writer.End(trailer) }
+
+// sendFilePiece is how much of a file may take one write time-out.
+const sendFilePiece = 1 << 20
+
+// SendFile sends n bytes of a file as body. Fewer with a nil error means that
+// the file has become shorter: Abort then.
+func (x *Exchange) SendFile(f *loop.File, off, n int64) (int64, error) {
+	var done int64
+	for done < n {
+		x.Client.SetWriteDeadline(x.Loop.Now().After(x.server.config.Write))
+		piece := min(n-done, sendFilePiece)
+		m, err := x.Client.SendFile(f, off+done, piece)
+		done += m
+		if err != nil || m < piece {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// Informational relays an interim response (1xx) to a client that knows them.
+func (x *Exchange) Informational(resp *h1.Response) error {
+	if x.Request.Minor == 0 {
+		return nil
+	}
+	x.out = h1.AppendStatusReason(x.out[:0], resp.Status, resp.Reason)
+	for i, f := range resp.Fields() {
+		if !resp.HopByHop(i) {
+			x.out = h1.AppendField(x.out, f.Name, f.Value)
+		}
+	}
+	x.out = append(x.out, "\r\n"...)
+	x.Client.SetWriteDeadline(x.Loop.Now().After(x.server.config.Write))
+	if _, err := x.Client.Write(x.out); err != nil {
+		return err
+	}
+	return x.Client.Flush()
+}
+
+// Fail answers with an error of our own and a sentence that says why. extra are
+// pairs of field names and values.
+func (x *Exchange) Fail(status int, why string, extra ...string) {
+	x.Begin(status, nil)
+	x.out = h1.AppendField(x.out, "Server", serverName)
+	x.Date()
+	for i := 0; i+1 < len(extra); i += 2 {
+		x.out = h1.AppendField(x.out, extra[i], extra[i+1])
+	}
+	text := h1.AppendDecimal(nil, int64(status))
+	text = append(append(text, ' '), h1.StatusText(status)...)
+	text = append(append(append(text, ": "...), why...), '\n')
+	x.out = h1.AppendField(x.out, "Content-Type", "text/plain; charset=utf-8")
+	x.out = h1.AppendContentLength(x.out, int64(len(text)))
+	// An error of sending leaves nobody to tell: finish closes.
+	if x.SendHead(h1.BodyLength) == nil && x.Request.Method != h1.MethodHead {
+		_, _ = x.Write(text)
+	}
+}
+
+// Abort ends the connection so that the client cannot take what it has for a
+// whole response.
+func (x *Exchange) Abort() {
+	x.begun, x.keep, x.status = true, false, 0
+	x.Client.Reset()
+}
+
+// Flush starts sending what was written.
+func (x *Exchange) Flush() error { return x.Client.Flush() }
+
+// Begun reports that the head was sent: too late for Fail.
+func (x *Exchange) Begun() bool { return x.begun }
+
+// Close ends the connection after this exchange.
+func (x *Exchange) Close() { x.keep = false }
