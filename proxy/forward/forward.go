@@ -1,0 +1,324 @@
+// Package forward is the HTTP reverse proxy: it sends a client's request to an
+// upstream and the upstream's response to the client.
+//
+// It forwards no raw bytes: every head is written anew from what was parsed, so
+// both sides agree on where messages end. It never repeats a request that an
+// upstream may have acted upon, and never holds a whole body.
+//
+// A Handler belongs to one worker and runs in its tasks. A transfer is what one
+// exchange needs besides; it is taken from a free list and aliases nothing that
+// outlives a wait.
+package forward
+
+import (
+	"time"
+
+	"atlas/proxy/exchange"
+	"atlas/proxy/h1"
+	"atlas/proxy/loop"
+	"atlas/proxy/relay"
+	"atlas/proxy/upstream"
+)
+
+// Config bounds the waits for upstreams.
+type Config struct {
+	Upstream time.Duration // for the response head, and between two pieces of its body
+	Body     time.Duration // for pieces of a request body
+	Write    time.Duration // for a peer to take what is sent
+	Limits   h1.Limits     // of response heads
+}
+
+// triesMax is how many connections one exchange may take: targets may refuse,
+// and a reused connection may turn out to be dead.
+const triesMax = 3
+
+// transfersKept bounds the free list; a transfer holds 8 KB.
+const transfersKept = 256
+
+// Handler answers requests by asking upstreams.
+type Handler struct {
+	config  Config
+	pool    *upstream.Pool
+	buffers relay.Buffers
+	free    []*transfer
+}
+
+// New makes the handler of one worker.
+func New(cfg Config, pool *upstream.Pool) *Handler { return &Handler{config: cfg, pool: pool} }
+
+// Handle carries one exchange: request head, connection, bodies, response.
+func (h *Handler) Handle(x *exchange.Exchange) {
+	t := h.take(x)
+	defer t.end()
+	if !t.prepare() {
+		return
+	}
+	for range triesMax {
+		if !t.connect() {
+			return
+		}
+		err := t.exchange()
+		if err == nil {
+			t.park()
+			return
+		}
+		if !t.again(err) {
+			return
+		}
+	}
+	x.Fail(502, "no connection to an upstream lasted until its answer")
+}
+
+// transfer is the state of one exchange with an upstream.
+type transfer struct {
+	handler *Handler
+	x       *exchange.Exchange
+	method  h1.Method
+
+	request   []byte // head for the upstream, and a body that was here with it
+	streaming bool   // the request body follows in a task of its own
+	uplink    relay.Writer
+	uploadErr error // why the client's body broke off
+
+	up     *upstream.Conn
+	target int
+	stale  bool  // the last try found a dead connection: dial the same target
+	tried  []int // targets that did not let us connect
+
+	response h1.Response
+	body     relay.Body // of the response
+}
+
+func (h *Handler) take(x *exchange.Exchange) *transfer {
+	var t *transfer
+	if n := len(h.free); n > 0 {
+		t = h.free[n-1]
+		h.free = h.free[:n-1]
+	} else {
+		t = &transfer{handler: h}
+		t.response.Limits = h.config.Limits
+	}
+	t.x, t.method = x, x.Request.Method
+	t.tried, t.stale, t.uploadErr = t.tried[:0], false, nil
+	return t
+}
+
+// end gives back what the exchange has taken, also after a panic.
+func (t *transfer) end() {
+	t.drop()
+	t.x = nil
+	if h := t.handler; len(h.free) < transfersKept {
+		h.free = append(h.free, t)
+	}
+}
+
+// drop closes an upstream connection whose exchange did not end in order.
+func (t *transfer) drop() {
+	if t.up != nil {
+		t.up.Drop()
+		t.up = nil
+		t.handler.pool.Done(t.target)
+	}
+}
+
+// connect takes a connection. A connect that fails has sent nothing, so any
+// request may go to another target then.
+func (t *transfer) connect() bool {
+	pool := t.handler.pool
+	var last error
+	for len(t.tried) < triesMax {
+		if !t.stale {
+			target, err := pool.Pick(t.tried)
+			if err != nil {
+				break
+			}
+			t.target = target
+		}
+		up, err := pool.Take(t.target, t.stale)
+		if err == nil {
+			t.up = up
+			return true
+		}
+		pool.Done(t.target)
+		t.tried = append(t.tried, t.target)
+		t.stale = false
+		last = err
+	}
+	t.failConnect(last)
+	return false
+}
+
+// exchange sends the request and relays the response.
+func (t *transfer) exchange() error {
+	c, cfg := t.up, &t.handler.config
+	now := t.x.Loop.Now()
+	c.SetWriteDeadline(now.After(cfg.Write))
+	if _, err := c.Write(t.request); err != nil {
+		return err
+	}
+	if t.streaming {
+		return t.exchangeUpload()
+	}
+	if err := c.Flush(); err != nil {
+		return err
+	}
+	c.SetReadDeadline(now.After(cfg.Upstream))
+	c.Guard(t.x.Client)
+	err := t.respond()
+	c.Guard(nil)
+	return err
+}
+
+// exchangeUpload is exchange with a request body that is still on its way. It
+// runs in a task of its own, because an upstream may answer before it has all.
+func (t *transfer) exchangeUpload() error {
+	c := t.up
+	c.SetReadDeadline(0) // until the upload is complete it owes us nothing
+	t.uplink.Start(c.Conn, t.x.Request.Body.Kind == h1.BodyChunked)
+	upload := t.x.Loop.Go(func() {
+		if t.uploadErr = t.upload(); t.uploadErr != nil {
+			c.SetReadDeadline(loop.Past) // no use in waiting for the answer
+			return
+		}
+		c.SetReadDeadline(t.x.Loop.Now().After(t.handler.config.Upstream))
+	})
+	err := t.respond()
+	// An answer that is complete before the request: the rest of that is not
+	// wanted. An upload that has ended does not mind.
+	t.x.Client.SetReadDeadline(loop.Past)
+	c.SetWriteDeadline(loop.Past)
+	if joined := upload.Join(); joined != nil {
+		return joined
+	}
+	if err == loop.ErrDeadline && t.uploadErr != nil {
+		return t.uploadErr
+	}
+	return err
+}
+
+// upload moves the request body. An error is the client's. If it is the upstream
+// that does not take more, it may have answered already and closed: whatever it
+// said is for respond to find.
+func (t *transfer) upload() error {
+	x, cfg := t.x, &t.handler.config
+	if t.up.Flush() != nil {
+		return nil
+	}
+	if err := x.Continue(); err != nil {
+		return clientLost{err}
+	}
+	buffer := t.handler.buffers.Take()
+	defer t.handler.buffers.Put(buffer)
+	readErr, writeErr := relay.Copy(&t.uplink, &x.Body, buffer, cfg.Body, cfg.Write)
+	if readErr != nil {
+		return clientLost{readErr}
+	}
+	if writeErr == nil && t.uplink.End(x.Body.Trailer()) == nil {
+		_ = t.up.Flush() // see above
+	}
+	return nil
+}
+
+// respond relays the response. Errors of the client come as clientLost; all
+// others are the upstream's.
+func (t *transfer) respond() error {
+	if err := t.readHead(); err != nil {
+		return err
+	}
+	return t.relay()
+}
+
+// readHead waits for the head of the final response and relays interim ones.
+func (t *transfer) readHead() error {
+	c, resp := t.up, &t.response
+	for {
+		n, err := h1.ParseResponse(c.Peek(), resp)
+		if err == h1.ErrShort {
+			if err := c.Fill(); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if resp.Status >= 200 {
+			return t.begin(n)
+		}
+		if resp.Status == 101 {
+			return errUpgraded
+		}
+		if resp.Status != 100 { // we answer 100 ourselves
+			if err := t.x.Informational(resp); err != nil {
+				return clientLost{err}
+			}
+		}
+		c.Consume(n)
+	}
+}
+
+// begin sends the head of the response, which is the first n bytes of the
+// upstream's Peek.
+func (t *transfer) begin(n int) error {
+	x, resp := t.x, &t.response
+	x.Begin(resp.Status, resp.Reason)
+	fields := resp.Fields()
+	for i := range fields {
+		if !resp.HopByHop(i) {
+			x.Field(fields[i].Name, fields[i].Value)
+		}
+	}
+	if !resp.Has(h1.KeyDate) {
+		x.Date()
+	}
+	framing := resp.Body(t.method)
+	if err := x.SendHead(framing.Kind); err != nil {
+		return clientLost{err}
+	}
+	t.up.Consume(n)
+	t.body.Start(t.up.Conn, framing)
+	return nil
+}
+
+// relay sends the body of the response. One that is here already goes out with
+// the head in one send.
+func (t *transfer) relay() error {
+	x := t.x
+	if p, whole := t.body.Whole(); whole {
+		if _, err := x.Write(p); err != nil {
+			return clientLost{err}
+		}
+		t.body.Skip()
+		return nil
+	}
+	cfg := &t.handler.config
+	buffer := t.handler.buffers.Take()
+	defer t.handler.buffers.Put(buffer)
+	if err := x.Flush(); err != nil {
+		return clientLost{err}
+	}
+	readErr, writeErr := relay.Copy(x.Writer(), &t.body, buffer, cfg.Upstream, cfg.Write)
+	if readErr != nil {
+		return readErr
+	}
+	if writeErr == nil {
+		writeErr = x.End(t.body.Trailer())
+	}
+	if writeErr != nil {
+		return clientLost{writeErr}
+	}
+	return nil
+}
+
+// park returns the upstream connection to the pool, if both messages on it are
+// complete and the upstream keeps it open.
+func (t *transfer) park() {
+	t.body.End()
+	keep := t.response.KeepAlive && t.response.Body(t.method).Kind != h1.BodyClose
+	if !keep || t.streaming && !t.x.Body.Done() {
+		return // end drops it
+	}
+	t.up.Release()
+	t.up = nil
+	t.handler.pool.Done(t.target)
+}
