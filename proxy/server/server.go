@@ -1,0 +1,355 @@
+// Package server runs a configuration: it opens the listeners, starts a worker
+// for each core, gives each its handler, and ends them all in order.
+//
+// It serves nothing itself, and prints nothing but through the logger it is
+// given. Workers share only what stands in Server and never changes after
+// Start, but for the load counters that the balancing strategy asks for.
+//
+// Start, Shutdown and Wait are for the main goroutine.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"atlas/proxy/config"
+	"atlas/proxy/exchange"
+	"atlas/proxy/forward"
+	"atlas/proxy/h1"
+	"atlas/proxy/loop"
+	"atlas/proxy/static"
+	"atlas/proxy/stats"
+	"atlas/proxy/upstream"
+)
+
+// panicsQueued bounds the panics that wait to be logged; more are only counted.
+const panicsQueued = 16
+
+// Server is a running configuration.
+type Server struct {
+	config    *config.Config
+	log       *slog.Logger
+	engine    loop.Engine
+	workers   []loop.Loop
+	listeners []*loop.Listener
+	stats     *stats.Set
+	dir       *loop.Dir
+	targets   []upstream.Target
+	loads     *upstream.Loads
+	panics    chan panicReport
+	logged    chan struct{}
+
+	// wrap is put around each worker's handler; tests inject faults with it.
+	wrap func(exchange.Handler) exchange.Handler
+}
+
+type panicReport struct {
+	worker int
+	value  any
+	stack  []byte
+}
+
+// Start opens everything and begins to serve. It fails, with nothing left open,
+// where something that the configuration names is not there.
+func Start(cfg *config.Config, log *slog.Logger) (*Server, error) {
+	return start(cfg, log, func(h exchange.Handler) exchange.Handler { return h })
+}
+
+func start(cfg *config.Config, log *slog.Logger, wrap func(exchange.Handler) exchange.Handler) (*Server, error) {
+	s := &Server{config: cfg, log: log, wrap: wrap}
+	if err := s.refuseUnbuilt(); err != nil {
+		return nil, err
+	}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, s.release())
+	}
+	s.panics = make(chan panicReport, panicsQueued)
+	s.logged = make(chan struct{})
+	go s.logPanics()
+	if err := s.startWorkers(); err != nil {
+		s.stop()
+		return nil, errors.Join(err, s.release())
+	}
+	s.log.Info("listening", "address", s.Addr(), "mode", cfg.Listen.Mode, "workers", len(s.workers),
+		"engine", s.engine)
+	return s, nil
+}
+
+// refuseUnbuilt says no to what the configuration may ask for and this version
+// does not do: serving plain text where TLS was asked for would be worse.
+func (s *Server) refuseUnbuilt() error {
+	switch listen := &s.config.Listen; {
+	case listen.TLS != nil:
+		return errors.New("[listen.tls]: TLS is not built yet: remove the table, or put a TLS terminator in front")
+	case listen.Mode == config.TCP:
+		return errors.New(`[listen] mode = "tcp": this mode is not built yet: use "http" or "static"`)
+	}
+	return nil
+}
+
+// open prepares what all workers share.
+func (s *Server) open() (err error) {
+	cfg := s.config
+	var fallback string
+	s.engine, fallback, err = loop.Choose(loop.Engine(cfg.Listen.Engine))
+	if err != nil {
+		return err
+	}
+	if fallback != "" {
+		s.log.Warn("fell back", "engine", s.engine, "reason", fallback)
+	}
+	if cfg.Listen.Mode == config.Static {
+		if s.dir, err = loop.OpenDir(cfg.StaticFiles.Root); err != nil {
+			return fmt.Errorf("[static_files] root: %w", err)
+		}
+	} else if s.targets, err = resolve(cfg.Upstreams); err != nil {
+		return err
+	}
+	s.loads = upstream.NewLoads(cfg.Routing.Strategy, len(s.targets))
+	return nil
+}
+
+// resolve turns names into addresses, once.
+func resolve(ups []config.Upstream) ([]upstream.Target, error) {
+	const patience = 5 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var targets []upstream.Target
+	for _, up := range ups {
+		ip, err := netip.ParseAddr(up.Address)
+		if err != nil {
+			found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", up.Address)
+			if err != nil {
+				return nil, fmt.Errorf("[[upstreams]] %s: resolve %q: %w", up.Name, up.Address, err)
+			}
+			ip = found[0].Unmap()
+		}
+		targets = append(targets, upstream.Target{
+			Name:    up.Name,
+			Address: loop.Address{AddrPort: netip.AddrPortFrom(ip, uint16(up.Port))},
+			Weight:  up.Weight,
+		})
+	}
+	return targets, nil
+}
+
+// startWorkers opens the listeners and starts a worker on each.
+func (s *Server) startWorkers() error {
+	count, cpus := s.plan()
+	s.stats = stats.NewSet(count)
+	if procs := s.engine.Procs(count); runtime.GOMAXPROCS(0) < procs {
+		runtime.GOMAXPROCS(procs)
+	}
+	if err := s.listen(count); err != nil {
+		return err
+	}
+	for i := range count {
+		worker, err := loop.Start(loop.Config{
+			Engine:   s.engine,
+			CPU:      cpus[i],
+			Panicked: func(value any, stack []byte) { s.panicked(i, value, stack) },
+		})
+		if err != nil {
+			return fmt.Errorf("worker %d: %w", i, err)
+		}
+		s.workers = append(s.workers, worker)
+	}
+	for i, worker := range s.workers {
+		if err := s.serve(i, worker); err != nil {
+			return fmt.Errorf("worker %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// plan says how many workers there are, and which core each is pinned to; -1 is
+// none.
+func (s *Server) plan() (count int, cpus []int) {
+	allowed := allowedCPUs()
+	count = s.config.Listen.Workers
+	if count == 0 {
+		count = min(runtime.GOMAXPROCS(0), max(1, len(allowed)))
+	}
+	cpus = make([]int, count)
+	pin := s.config.Listen.Pin && s.engine.Pins()
+	if pin && count > len(allowed) {
+		s.log.Warn("more workers than allowed cores: not pinned", "workers", count, "cores", len(allowed))
+		pin = false
+	}
+	for i := range cpus {
+		cpus[i] = -1
+		if pin {
+			cpus[i] = allowed[i]
+		}
+	}
+	return count, cpus
+}
+
+// listen opens a listener for each worker of a ring, where the kernel shares
+// connections out, and one for all workers of netpoll.
+func (s *Server) listen(workers int) error {
+	address := net.JoinHostPort(s.config.Listen.Address, strconv.Itoa(s.config.Listen.Port))
+	// SO_REUSEPORT lets a second program of the same user share the port
+	// without a word. One that is in use is asked for without it first.
+	if s.config.Listen.Port != 0 {
+		probe, err := net.Listen("tcp", address)
+		if err != nil {
+			return listenError(address, err)
+		}
+		if err := probe.Close(); err != nil {
+			return fmt.Errorf("listen %s: %w", address, err)
+		}
+	}
+	for range s.engine.Listeners(workers) {
+		ln, err := loop.ListenTCP(address)
+		if err != nil {
+			return listenError(address, err)
+		}
+		s.listeners = append(s.listeners, ln)
+		address = ln.Addr().String() // port 0: the others join the first
+	}
+	return nil
+}
+
+func listenError(address string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("[listen] %s is in use by another program: stop it or choose another port", address)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("[listen] %s: not allowed: ports below 1024 need root or CAP_NET_BIND_SERVICE", address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("[listen] %s: this machine has no such address", address)
+	}
+	return fmt.Errorf("[listen] %w", err)
+}
+
+// serve gives a worker its handler and its listener.
+func (s *Server) serve(i int, worker loop.Loop) error {
+	listener := s.listeners[i%len(s.listeners)]
+	answer := make(chan error, 1)
+	worker.Post(func() {
+		answer <- worker.Listen(listener, s.handler(i, worker))
+	})
+	return <-answer
+}
+
+// handler builds what one worker serves.
+func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
+	t, counts := &s.config.Timeouts, s.stats.Worker(i)
+	limits := h1.Limits{HeadBytes: s.config.Limits.HeaderBytes, Fields: s.config.Limits.HeaderFields}
+	var h exchange.Handler
+	if s.config.Listen.Mode == config.Static {
+		h = static.New(static.Config{
+			Dir:        s.dir,
+			Index:      s.config.StaticFiles.Index,
+			CacheBytes: s.config.StaticFiles.CacheBytes / int64(len(s.workers)),
+		})
+	} else {
+		pool := upstream.New(worker, upstream.Config{
+			Targets:  s.targets,
+			Strategy: s.config.Routing.Strategy,
+			Connect:  t.Connect,
+			Idle:     t.Upstream,
+			Worker:   i,
+			Seed:     uint64(time.Now().UnixNano()) + uint64(i),
+			Loads:    s.loads,
+			Stats:    counts,
+		})
+		h = forward.New(forward.Config{Upstream: t.Upstream, Body: t.Body, Write: t.Write, Limits: limits}, pool)
+	}
+	return exchange.NewServer(exchange.Config{
+		Header:  t.Header,
+		Body:    t.Body,
+		Write:   t.Write,
+		Idle:    t.Idle,
+		Limits:  limits,
+		BodyMax: s.config.Limits.BodyBytes,
+		Stats:   counts,
+	}, s.wrap(h))
+}
+
+// panicked is called on a worker, so it hands the report over and never waits.
+func (s *Server) panicked(worker int, value any, stack []byte) {
+	select {
+	case s.panics <- panicReport{worker, value, stack}:
+	default: // counted all the same
+	}
+}
+
+func (s *Server) logPanics() {
+	defer close(s.logged)
+	for p := range s.panics {
+		s.log.Error("panic in a handler: its connection was reset", "worker", p.worker,
+			"panic", fmt.Sprint(p.value), "stack", string(p.stack))
+	}
+}
+
+// Addr is the address that is listened on.
+func (s *Server) Addr() string { return s.listeners[0].Addr().String() }
+
+// Engine is what the workers run on.
+func (s *Server) Engine() loop.Engine { return s.engine }
+
+// Panics counts the handlers that panicked.
+func (s *Server) Panics() (n uint64) {
+	for _, w := range s.workers {
+		n += w.Counters().Panics.Load()
+	}
+	return n
+}
+
+// Shutdown stops accepting, lets exchanges in flight end, and cuts what is left
+// when ctx is done. It reports whether everything ended by itself.
+func (s *Server) Shutdown(ctx context.Context) (clean bool) {
+	for _, w := range s.workers {
+		w.Drain()
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for _, w := range s.workers {
+			w.Wait()
+		}
+	}()
+	select {
+	case <-ended:
+		clean = true
+	case <-ctx.Done():
+	}
+	s.stop()
+	if err := s.release(); err != nil {
+		s.log.Warn("shut down", "error", err)
+	}
+	return clean
+}
+
+// stop ends the workers now.
+func (s *Server) stop() {
+	for _, w := range s.workers {
+		w.Stop()
+	}
+	for _, w := range s.workers {
+		w.Wait()
+	}
+	close(s.panics)
+	<-s.logged
+}
+
+// release closes what belongs to the process. No worker runs any more.
+func (s *Server) release() (err error) {
+	for _, ln := range s.listeners {
+		err = errors.Join(err, ln.Close())
+	}
+	if s.dir != nil {
+		err = errors.Join(err, s.dir.Close())
+	}
+	return err
+}
