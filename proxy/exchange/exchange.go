@@ -42,19 +42,24 @@ type Config struct {
 	Stats   *stats.Stats // the worker's
 }
 
-// exchangesKept bounds the free list; an Exchange holds 10 KB.
-const exchangesKept = 256
+// exchangesKept bounds the free list: exchanges that can wait at once without
+// allocating. One holds 300 bytes.
+const exchangesKept = 8192
 
 // Server is the loop.Handler that turns connections into exchanges.
 type Server struct {
 	config  Config
 	handler Handler
 	date    h1.DateCache
+	request h1.Request // being read; every exchange copies what it needs for longer
+	out     []byte     // head of a response, being built: never across a wait
 	free    []*Exchange
 }
 
 // NewServer makes the server of one worker.
-func NewServer(cfg Config, h Handler) *Server { return &Server{config: cfg, handler: h} }
+func NewServer(cfg Config, h Handler) *Server {
+	return &Server{config: cfg, handler: h, request: h1.Request{Limits: cfg.Limits}}
+}
 
 // Open bounds how long a new connection may be silent.
 func (s *Server) Open(c loop.Conn) {
@@ -89,8 +94,7 @@ func (s *Server) take(c loop.Conn) *Exchange {
 		x = s.free[n-1]
 		s.free = s.free[:n-1]
 	} else {
-		x = &Exchange{server: s, Stats: s.config.Stats}
-		x.Request.Limits = s.config.Limits
+		x = &Exchange{server: s, Request: &s.request, Stats: s.config.Stats}
 	}
 	x.Client, x.Loop = c, c.Loop()
 	return x
@@ -104,12 +108,22 @@ func (s *Server) put(x *Exchange) {
 }
 
 // Exchange is one request and its response.
+//
+// It is small, because one exists for each request that waits for an upstream;
+// a head is 6 KB, and there is one for the worker.
 type Exchange struct {
-	Request h1.Request
-	Body    relay.Body // the request's; starts behind the head
-	Client  loop.Conn  // for Guard and addresses; handlers neither read nor write it
-	Loop    loop.Loop
-	Stats   *stats.Stats
+	// Request is valid until the handler waits for anything, or ReleaseHead:
+	// it is the worker's, and its slices alias receive memory. What may be
+	// asked for later stands below.
+	Request *h1.Request
+	Method  h1.Method
+	Minor   uint8   // HTTP/1.Minor of the client
+	Framing h1.Body // of the request body
+
+	Body   relay.Body // the request's; starts behind the head
+	Client loop.Conn  // for Guard and addresses; handlers neither read nor write it
+	Loop   loop.Loop
+	Stats  *stats.Stats
 
 	server    *Server
 	headBytes int // of the request, still in Peek
@@ -119,7 +133,6 @@ type Exchange struct {
 
 	writer relay.Writer
 	status int
-	out    []byte // head of the response, being built
 }
 
 // readHead waits for one whole request head. false ends the connection; the
@@ -128,7 +141,7 @@ func (x *Exchange) readHead() bool {
 	c := x.Client
 	x.begun, x.status = false, 0
 	for timed := false; ; {
-		n, err := h1.ParseRequest(c.Peek(), &x.Request)
+		n, err := h1.ParseRequest(c.Peek(), x.Request)
 		if err == nil {
 			return x.start(n)
 		}
@@ -144,7 +157,7 @@ func (x *Exchange) readHead() bool {
 		case nil:
 		case loop.ErrDeadline:
 			x.Stats.FailClient(stats.RequestTimeout)
-			x.keep = false
+			x.Method, x.Minor, x.keep = h1.MethodOther, 1, false
 			x.Fail(408, "the request head took too long")
 			x.finish()
 			return false
@@ -159,8 +172,9 @@ func (x *Exchange) readHead() bool {
 
 // start begins an exchange whose head is the first n bytes of Peek.
 func (x *Exchange) start(n int) bool {
-	r := &x.Request
+	r := x.Request
 	x.headBytes = n
+	x.Method, x.Minor, x.Framing = r.Method, r.Minor, r.Body
 	x.keep = r.KeepAlive && !x.Loop.Draining()
 	x.continued = !r.Expect100
 	x.Stats.Requests.Add(1)
@@ -193,7 +207,7 @@ func (x *Exchange) refuse(err *h1.SyntaxError) {
 	x.keep, x.continued = false, true
 	x.headBytes = 0
 	x.Body.Start(x.Client, h1.Body{})
-	x.Request.Method = h1.MethodOther
+	x.Method, x.Minor, x.Framing = h1.MethodOther, 1, h1.Body{}
 	x.Fail(err.Status, err.Error())
 	x.finish()
 }

@@ -9,23 +9,27 @@ import (
 // serverName is what we call ourselves in Server, on responses of our own.
 const serverName = "atlas"
 
-// Begin starts the response with its status line. reason may be nil.
+// Begin starts the response with its status line. reason may be nil. Nothing may
+// be waited for between Begin and SendHead: the head is built in the worker's one
+// buffer.
 func (x *Exchange) Begin(status int, reason []byte) {
 	x.begun, x.status = true, status
 	x.Stats.Respond(status)
 	if reason != nil {
-		x.out = h1.AppendStatusReason(x.out[:0], status, reason)
+		x.server.out = h1.AppendStatusReason(x.server.out[:0], status, reason)
 	} else {
-		x.out = h1.AppendStatusLine(x.out[:0], status)
+		x.server.out = h1.AppendStatusLine(x.server.out[:0], status)
 	}
 }
 
 // Field adds a field to the head.
-func (x *Exchange) Field(name, value []byte) { x.out = h1.AppendField(x.out, name, value) }
+func (x *Exchange) Field(name, value []byte) {
+	x.server.out = h1.AppendField(x.server.out, name, value)
+}
 
 // Date adds the Date field, for a response that has none yet.
 func (x *Exchange) Date() {
-	x.out = append(x.out, x.server.date.Field(x.Loop.Clock().Unix())...)
+	x.server.out = append(x.server.out, x.server.date.Field(x.Loop.Clock().Unix())...)
 }
 
 // SendHead ends the head and says how the body is framed: BodyNone for no body,
@@ -35,18 +39,18 @@ func (x *Exchange) Date() {
 func (x *Exchange) SendHead(kind h1.BodyKind) error {
 	chunked := false
 	if kind == h1.BodyChunked || kind == h1.BodyClose {
-		if chunked = x.Request.Minor >= 1; chunked {
-			x.out = append(x.out, "Transfer-Encoding: chunked\r\n"...)
+		if chunked = x.Minor >= 1; chunked {
+			x.server.out = append(x.server.out, "Transfer-Encoding: chunked\r\n"...)
 		} else {
 			x.keep = false
 		}
 	}
 	x.settleKeep()
-	x.out = x.appendConnection(x.out)
-	x.out = append(x.out, "\r\n"...)
+	x.server.out = x.appendConnection(x.server.out)
+	x.server.out = append(x.server.out, "\r\n"...)
 	x.writer.Start(x.Client, chunked)
 	x.Client.SetWriteDeadline(x.Loop.Now().After(x.server.config.Write))
-	_, err := x.Client.Write(x.out)
+	_, err := x.Client.Write(x.server.out)
 	return err
 }
 
@@ -66,7 +70,7 @@ func (x *Exchange) appendConnection(b []byte) []byte {
 	switch {
 	case !x.keep:
 		return append(b, "Connection: close\r\n"...)
-	case x.Request.Minor == 0:
+	case x.Minor == 0:
 		return append(b, "Connection: keep-alive\r\n"...)
 	}
 	return b
@@ -87,9 +91,9 @@ func (x *Exchange) SendPrepared(status int, head, tail []byte) error {
 	if _, err := c.Write(x.server.date.Field(x.Loop.Clock().Unix())); err != nil {
 		return err
 	}
-	if !x.keep || x.Request.Minor == 0 {
-		x.out = x.appendConnection(x.out[:0])
-		if _, err := c.Write(x.out); err != nil {
+	if !x.keep || x.Minor == 0 {
+		x.server.out = x.appendConnection(x.server.out[:0])
+		if _, err := c.Write(x.server.out); err != nil {
 			return err
 		}
 	}
@@ -102,7 +106,7 @@ func (x *Exchange) SendPrepared(status int, head, tail []byte) error {
 
 // preparedCopyMax is up to which size copying a tail behind its head, for one
 // segment, is cheaper than a second segment.
-const preparedCopyMax = 4096
+const preparedCopyMax = 2048
 
 // Write sends a piece of the body.
 func (x *Exchange) Write(p []byte) (int, error) { return x.writer.Write(p) }
@@ -134,18 +138,18 @@ func (x *Exchange) SendFile(f *loop.File, off, n int64) (int64, error) {
 
 // Informational relays an interim response (1xx) to a client that knows them.
 func (x *Exchange) Informational(resp *h1.Response) error {
-	if x.Request.Minor == 0 {
+	if x.Minor == 0 {
 		return nil
 	}
-	x.out = h1.AppendStatusReason(x.out[:0], resp.Status, resp.Reason)
+	x.server.out = h1.AppendStatusReason(x.server.out[:0], resp.Status, resp.Reason)
 	for i, f := range resp.Fields() {
 		if !resp.HopByHop(i) {
-			x.out = h1.AppendField(x.out, f.Name, f.Value)
+			x.server.out = h1.AppendField(x.server.out, f.Name, f.Value)
 		}
 	}
-	x.out = append(x.out, "\r\n"...)
+	x.server.out = append(x.server.out, "\r\n"...)
 	x.Client.SetWriteDeadline(x.Loop.Now().After(x.server.config.Write))
-	if _, err := x.Client.Write(x.out); err != nil {
+	if _, err := x.Client.Write(x.server.out); err != nil {
 		return err
 	}
 	return x.Client.Flush()
@@ -155,18 +159,18 @@ func (x *Exchange) Informational(resp *h1.Response) error {
 // pairs of field names and values.
 func (x *Exchange) Fail(status int, why string, extra ...string) {
 	x.Begin(status, nil)
-	x.out = h1.AppendField(x.out, "Server", serverName)
+	x.server.out = h1.AppendField(x.server.out, "Server", serverName)
 	x.Date()
 	for i := 0; i+1 < len(extra); i += 2 {
-		x.out = h1.AppendField(x.out, extra[i], extra[i+1])
+		x.server.out = h1.AppendField(x.server.out, extra[i], extra[i+1])
 	}
 	text := h1.AppendDecimal(nil, int64(status))
 	text = append(append(text, ' '), h1.StatusText(status)...)
 	text = append(append(append(text, ": "...), why...), '\n')
-	x.out = h1.AppendField(x.out, "Content-Type", "text/plain; charset=utf-8")
-	x.out = h1.AppendContentLength(x.out, int64(len(text)))
+	x.server.out = h1.AppendField(x.server.out, "Content-Type", "text/plain; charset=utf-8")
+	x.server.out = h1.AppendContentLength(x.server.out, int64(len(text)))
 	// An error of sending leaves nobody to tell: finish closes.
-	if x.SendHead(h1.BodyLength) == nil && x.Request.Method != h1.MethodHead {
+	if x.SendHead(h1.BodyLength) == nil && x.Method != h1.MethodHead {
 		_, _ = x.Write(text)
 	}
 }

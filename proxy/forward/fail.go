@@ -69,7 +69,7 @@ func (t *transfer) again(err error) bool {
 	case isSyntax, err == errUpgraded:
 		x.Stats.FailUpstream(stats.BadResponse)
 		x.Fail(502, "the upstream's answer is not valid HTTP")
-	case t.up.Reused && !t.streaming && t.method.Idempotent() && len(t.up.Peek()) == 0:
+	case t.up.Reused && !t.streaming && x.Method.Idempotent() && len(t.up.Peek()) == 0:
 		t.up.Drop()
 		t.up, t.stale = nil, true
 		return true

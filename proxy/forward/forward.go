@@ -32,19 +32,25 @@ type Config struct {
 // and a reused connection may turn out to be dead.
 const triesMax = 3
 
-// transfersKept bounds the free list; a transfer holds 8 KB.
-const transfersKept = 256
+// transfersKept bounds the free list: exchanges that can wait at once without
+// allocating. One holds 500 bytes and its request.
+const transfersKept = 8192
 
 // Handler answers requests by asking upstreams.
 type Handler struct {
 	config  Config
 	pool    *upstream.Pool
 	buffers relay.Buffers
-	free    []*transfer
+	// response is the head being read, of whichever exchange: it is done with
+	// before anything is waited for.
+	response h1.Response
+	free     []*transfer
 }
 
 // New makes the handler of one worker.
-func New(cfg Config, pool *upstream.Pool) *Handler { return &Handler{config: cfg, pool: pool} }
+func New(cfg Config, pool *upstream.Pool) *Handler {
+	return &Handler{config: cfg, pool: pool, response: h1.Response{Limits: cfg.Limits}}
+}
 
 // Handle carries one exchange: request head, connection, bodies, response.
 func (h *Handler) Handle(x *exchange.Exchange) {
@@ -73,7 +79,6 @@ func (h *Handler) Handle(x *exchange.Exchange) {
 type transfer struct {
 	handler *Handler
 	x       *exchange.Exchange
-	method  h1.Method
 
 	request   []byte // head for the upstream, and a body that was here with it
 	streaming bool   // the request body follows in a task of its own
@@ -85,8 +90,8 @@ type transfer struct {
 	stale  bool  // the last try found a dead connection: dial the same target
 	tried  []int // targets that did not let us connect
 
-	response h1.Response
 	body     relay.Body // of the response
+	reusable bool       // the upstream keeps the connection open after it
 }
 
 func (h *Handler) take(x *exchange.Exchange) *transfer {
@@ -96,9 +101,8 @@ func (h *Handler) take(x *exchange.Exchange) *transfer {
 		h.free = h.free[:n-1]
 	} else {
 		t = &transfer{handler: h}
-		t.response.Limits = h.config.Limits
 	}
-	t.x, t.method = x, x.Request.Method
+	t.x = x
 	t.tried, t.stale, t.uploadErr = t.tried[:0], false, nil
 	return t
 }
@@ -174,7 +178,7 @@ func (t *transfer) exchange() error {
 func (t *transfer) exchangeUpload() error {
 	c := t.up
 	c.SetReadDeadline(0) // until the upload is complete it owes us nothing
-	t.uplink.Start(c.Conn, t.x.Request.Body.Kind == h1.BodyChunked)
+	t.uplink.Start(c.Conn, t.x.Framing.Kind == h1.BodyChunked)
 	upload := t.x.Loop.Go(func() {
 		if t.uploadErr = t.upload(); t.uploadErr != nil {
 			c.SetReadDeadline(loop.Past) // no use in waiting for the answer
@@ -230,7 +234,7 @@ func (t *transfer) respond() error {
 
 // readHead waits for the head of the final response and relays interim ones.
 func (t *transfer) readHead() error {
-	c, resp := t.up, &t.response
+	c, resp := t.up, &t.handler.response
 	for {
 		n, err := h1.ParseResponse(c.Peek(), resp)
 		if err == h1.ErrShort {
@@ -260,7 +264,7 @@ func (t *transfer) readHead() error {
 // begin sends the head of the response, which is the first n bytes of the
 // upstream's Peek.
 func (t *transfer) begin(n int) error {
-	x, resp := t.x, &t.response
+	x, resp := t.x, &t.handler.response
 	x.Begin(resp.Status, resp.Reason)
 	fields := resp.Fields()
 	for i := range fields {
@@ -271,7 +275,8 @@ func (t *transfer) begin(n int) error {
 	if !resp.Has(h1.KeyDate) {
 		x.Date()
 	}
-	framing := resp.Body(t.method)
+	framing := resp.Body(x.Method)
+	t.reusable = resp.KeepAlive && framing.Kind != h1.BodyClose
 	if err := x.SendHead(framing.Kind); err != nil {
 		return clientLost{err}
 	}
@@ -314,8 +319,7 @@ func (t *transfer) relay() error {
 // complete and the upstream keeps it open.
 func (t *transfer) park() {
 	t.body.End()
-	keep := t.response.KeepAlive && t.response.Body(t.method).Kind != h1.BodyClose
-	if !keep || t.streaming && !t.x.Body.Done() {
+	if !t.reusable || t.streaming && !t.x.Body.Done() {
 		return // end drops it
 	}
 	t.up.Release()

@@ -10,7 +10,7 @@ const bodyWithHead = 16 << 10
 // at hand, and gives that memory back. false means that the client was answered.
 func (t *transfer) prepare() bool {
 	x := t.x
-	r := &x.Request
+	r := x.Request
 	if r.Method == h1.MethodConnect {
 		x.Close()
 		x.Fail(501, "this server is no tunnel: it does not know CONNECT")

@@ -13,8 +13,8 @@ type Body struct {
 	kind    h1.BodyKind
 	left    int64 // of BodyLength
 	chunks  h1.Chunks
-	trailer h1.Trailer
-	tail    int // bytes of the trailer section that End will consume
+	trailer *h1.Trailer // made for the first chunked body: it is 2 KB
+	tail    int         // bytes of the trailer section that End will consume
 	done    bool
 }
 
@@ -115,8 +115,11 @@ func (b *Body) readChunked(p []byte) (int, error) {
 // readTrailer reads the section behind the last chunk, nearly always an empty
 // line, and returns io.EOF when it is there.
 func (b *Body) readTrailer() error {
+	if b.trailer == nil {
+		b.trailer = new(h1.Trailer)
+	}
 	for {
-		n, err := h1.ParseTrailer(b.conn.Peek(), &b.trailer)
+		n, err := h1.ParseTrailer(b.conn.Peek(), b.trailer)
 		switch {
 		case err == nil:
 			b.tail, b.done = n, true
@@ -144,7 +147,7 @@ func (b *Body) Trailer() *h1.Trailer {
 	if b.tail == 0 {
 		return nil
 	}
-	return &b.trailer
+	return b.trailer
 }
 
 // End consumes what is left of a complete body; the next message follows.

@@ -50,7 +50,7 @@ func New(cfg Config) *Handler {
 
 // Handle answers one request.
 func (h *Handler) Handle(x *exchange.Exchange) {
-	r := &x.Request
+	r := x.Request
 	if r.Method != h1.MethodGet && r.Method != h1.MethodHead {
 		x.Fail(405, "files are only read", "Allow", "GET, HEAD")
 		return
@@ -75,7 +75,7 @@ func (h *Handler) Handle(x *exchange.Exchange) {
 // load answers from the disk, and remembers a small file. From here on the
 // request waits, so its head is gone: what is needed of it is taken first.
 func (h *Handler) load(x *exchange.Exchange, name string) {
-	conditions := takeConditions(&x.Request)
+	conditions := takeConditions(x.Request)
 	query := string(x.Request.Query)
 	hasQuery := x.Request.Query != nil
 	x.ReleaseHead()
@@ -135,11 +135,11 @@ func failOpen(x *exchange.Exchange, err error) {
 // send answers from the cache with the request's head still at hand.
 func (h *Handler) send(x *exchange.Exchange, e *entry) {
 	if x.Request.Has(h1.KeyIfNoneMatch) || x.Request.Has(h1.KeyIfModifiedSince) {
-		h.sendIf(x, e, takeConditions(&x.Request))
+		h.sendIf(x, e, takeConditions(x.Request))
 		return
 	}
 	tail := e.tail
-	if x.Request.Method == h1.MethodHead {
+	if x.Method == h1.MethodHead {
 		tail = tail[:2]
 	}
 	// A failed send shows at the next one, or closes the connection.
@@ -150,7 +150,7 @@ func (h *Handler) sendIf(x *exchange.Exchange, e *entry, cond conditions) {
 	switch {
 	case cond.unchanged(e.etag, e.stat.ModTime):
 		_ = x.SendPrepared(304, e.headUnchanged, e.tail[:2])
-	case x.Request.Method == h1.MethodHead:
+	case x.Method == h1.MethodHead:
 		_ = x.SendPrepared(200, e.head, e.tail[:2])
 	default:
 		_ = x.SendPrepared(200, e.head, e.tail)
@@ -160,7 +160,7 @@ func (h *Handler) sendIf(x *exchange.Exchange, e *entry, cond conditions) {
 // sendOpen answers with a file that is too large for the cache.
 func (h *Handler) sendOpen(x *exchange.Exchange, file string, f *loop.File, cond conditions) {
 	e := newEntry("", file, f.Stat, nil, 0)
-	if cond.unchanged(e.etag, e.stat.ModTime) || x.Request.Method == h1.MethodHead {
+	if cond.unchanged(e.etag, e.stat.ModTime) || x.Method == h1.MethodHead {
 		h.sendIf(x, e, cond)
 		return
 	}
