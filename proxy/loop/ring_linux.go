@@ -27,7 +27,8 @@ const (
 	tasksKept    = 16          // idle tasks kept for ever; more are ended when unused for an interval
 	trimInterval = time.Second // how long a burst's tasks are kept
 	offsMax      = 64          // helper goroutines at work for one worker
-	poolKept     = 256         // free buffers of each kind kept by a worker
+	poolKept     = 2048        // free chunks and batches kept by a worker: 4 MiB and 1 MiB
+	stashesKept  = 256         // free stashes kept: 2 MiB
 
 	// acceptRetry is how long a listener waits after the process ran out of
 	// descriptors. Re-arming at once would spin: the connection stays queued.

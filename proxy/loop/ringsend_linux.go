@@ -9,8 +9,11 @@ import (
 
 const (
 	// sendChunkBytes is the size of the memory that small writes are copied
-	// to: a head and a 1 KB body fit one.
-	sendChunkBytes = 4096
+	// to: a head and a 1 KB body fit one, and many connections' chunks fit the
+	// cache.
+	sendChunkBytes = 2048
+	// writeCopyMax is up to which size a write is copied rather than waited for.
+	writeCopyMax = 4 * sendChunkBytes
 	// sendFileBytes is how much of a file one system call may send: 512 KiB
 	// take about 100 us of copying, and other tasks run between two of them.
 	sendFileBytes = 512 << 10
@@ -69,7 +72,7 @@ func (l *ringLoop) getStash() []byte {
 }
 
 func (l *ringLoop) putStash(stash []byte) {
-	if len(l.stashes) < poolKept && cap(stash) <= 4*stashBytes {
+	if len(l.stashes) < stashesKept && cap(stash) <= 4*stashBytes {
 		l.stashes = append(l.stashes, stash[:0])
 	}
 }
@@ -83,24 +86,21 @@ func (b *batch) room() int {
 	return cap(last) - len(last)
 }
 
-// copyIn appends a copy of p; the caller made sure that one more chunk is
-// enough.
-func (b *batch) copyIn(l *ringLoop, p []byte) {
-	b.bytes += len(p)
-	if n := min(b.room(), len(p)); n > 0 {
-		last := &b.chunks[b.owned-1]
-		*last = append(*last, p[:n]...)
-		b.message.Extend(n)
-		p = p[n:]
+// copyIn appends a copy of as much of p as fits one chunk, and returns how much
+// that was. The caller made sure that the message is not full, or has room.
+func (b *batch) copyIn(l *ringLoop, p []byte) (n int) {
+	if !b.open || b.room() == 0 {
+		b.chunks[b.owned] = l.getChunk()
+		b.message.Append(b.chunks[b.owned])
+		b.owned++
+		b.open = true
 	}
-	if len(p) == 0 {
-		return
-	}
-	chunk := append(l.getChunk(), p...)
-	b.chunks[b.owned] = chunk
-	b.owned++
-	b.message.Append(chunk)
-	b.open = true
+	last := &b.chunks[b.owned-1]
+	n = min(b.room(), len(p))
+	*last = append(*last, p[:n]...)
+	b.message.Extend(n)
+	b.bytes += n
+	return n
 }
 
 // refer appends p itself.
@@ -119,13 +119,15 @@ func (c *ringConn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if len(p) <= sendChunkBytes {
-		if c.out != nil && c.out.message.Full() && c.out.room() < len(p) {
-			if err := c.drainOut(); err != nil {
-				return 0, err
+	if len(p) <= writeCopyMax {
+		for rest := p; len(rest) > 0; {
+			if c.out != nil && c.out.message.Full() && c.out.room() == 0 {
+				if err := c.drainOut(); err != nil {
+					return 0, err
+				}
 			}
+			rest = rest[c.gather().copyIn(c.loop, rest):]
 		}
-		c.gather().copyIn(c.loop, p)
 		return len(p), nil
 	}
 	if err := c.Queue(p); err != nil {
