@@ -81,6 +81,13 @@ microbench: ## benchmarks of PKG=./proxy/h1, ten times, into results/runs/; BENC
 	go test -run '^$$' -bench '$(or $(BENCH),.)' -benchmem -count 10 $(PKG) | \
 		tee results/runs/micro-$(subst /,-,$(patsubst ./%,%,$(PKG)))-$(VERSION).txt
 
+# The module links on today's Go only with that flag, so it is not part of ./...
+.PHONY: iouringgo
+iouringgo: ## the echo benchmark on the top-level API of iouring-go, beside ours on both engines
+	go vet -tags iouringgo ./proxy/loop/iouringgo
+	go test -run '^$$' -bench Echo ./proxy/loop
+	go test -tags iouringgo -ldflags=-checklinkname=0 -timeout 60s -run '^$$' -bench Echo ./proxy/loop/iouringgo
+
 .PHONY: golden
 golden: ## rewrite every golden, then look at git diff
 	@grep -rlE 'flag\.Bool\("update"' --include='*_test.go' . | xargs -r -n 1 dirname | sort -u | while read -r folder; do \

@@ -312,19 +312,24 @@ func (l *pollLoop) sweep() {
 
 // cause turns an error of package net into the one that both engines return.
 func cause(err error) error {
-	var errno syscall.Errno
-	switch {
-	case err == nil, err == io.EOF:
+	if err == nil || err == io.EOF {
 		return err
+	}
+	return unwrapNet(err)
+}
+
+// unwrapNet is apart from cause, because its variables escape to the heap.
+func unwrapNet(err error) error {
+	var errno syscall.Errno
+	var timeout net.Error
+	switch {
 	case errors.Is(err, net.ErrClosed):
 		return ErrClosed
 	case errors.As(err, &errno):
 		return errno
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return ErrDeadline
-	}
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
+	case errors.As(err, &timeout) && timeout.Timeout():
 		return ErrDeadline // a dial's time-out has a type of its own
 	}
 	return err
