@@ -4,11 +4,11 @@ package iouringgo
 
 import (
 	"net"
+	"syscall"
 	"testing"
 
 	"github.com/iceber/iouring-go"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"atlas/proxy/looptest"
 )
@@ -40,7 +40,7 @@ func accept(ring *iouring.IOURing, ln net.Listener) {
 		if err != nil {
 			return
 		}
-		fd, err := unix.Dup(int(file.Fd()))
+		fd, err := syscall.Dup(int(file.Fd()))
 		_, _ = file.Close(), conn.Close()
 		if err != nil {
 			return
@@ -51,7 +51,7 @@ func accept(ring *iouring.IOURing, ln net.Listener) {
 
 // echo ends with the connection.
 func echo(ring *iouring.IOURing, fd int) {
-	defer unix.Close(fd)
+	defer syscall.Close(fd)
 	p := make([]byte, 4096)
 	result := make(chan iouring.Result, 1)
 	for {
@@ -59,7 +59,7 @@ func echo(ring *iouring.IOURing, fd int) {
 		if n <= 0 || err != nil {
 			return
 		}
-		if n, err = do(ring, iouring.Send(fd, p[:n], unix.MSG_NOSIGNAL), result); n <= 0 || err != nil {
+		if n, err = do(ring, iouring.Send(fd, p[:n], syscall.MSG_NOSIGNAL), result); n <= 0 || err != nil {
 			return
 		}
 	}
