@@ -1,0 +1,167 @@
+package scenarios
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Load reads one scenario by name, "static-1k" for static-1k.toml. A key it
+// does not know is an error: a misspelt "conections" would otherwise run the
+// default load and store a result that looks true.
+func Load(fsys fs.FS, name string) (*Scenario, error) {
+	file := name + ".toml"
+	text, err := fs.ReadFile(fsys, file)
+	if err != nil {
+		return nil, err // fs errors already carry the file name
+	}
+	var s Scenario
+	if err := decodeStrict(text, &s); err != nil {
+		return nil, fmt.Errorf("%s:%w", file, err)
+	}
+	if err := s.check(name); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return &s, nil
+}
+
+// Match loads every scenario whose name matches one of the comma-separated
+// glob patterns, in alphabetical order. A pattern that matches nothing is an
+// error: a misspelt name must not measure less in silence.
+func Match(fsys fs.FS, patterns string) ([]*Scenario, error) {
+	files, err := fs.Glob(fsys, "*.toml")
+	if err != nil {
+		return nil, err
+	}
+	var chosen []string
+	for pattern := range strings.SplitSeq(patterns, ",") {
+		hits, err := matching(files, strings.TrimSpace(pattern))
+		if err != nil {
+			return nil, err
+		}
+		chosen = append(chosen, hits...)
+	}
+	slices.Sort(chosen)
+	var loaded []*Scenario
+	for _, name := range slices.Compact(chosen) {
+		s, err := Load(fsys, name)
+		if err != nil {
+			return nil, err
+		}
+		loaded = append(loaded, s)
+	}
+	return loaded, nil
+}
+
+// matching returns the names of the files that one pattern selects.
+func matching(files []string, pattern string) ([]string, error) {
+	var names []string
+	for _, file := range files {
+		name := strings.TrimSuffix(file, ".toml")
+		hit, err := path.Match(pattern, name)
+		if err != nil {
+			return nil, fmt.Errorf("scenario pattern %q: %w", pattern, err)
+		}
+		if hit {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("no scenario matches %q", pattern)
+	}
+	return names, nil
+}
+
+// decodeStrict fills s from text; its errors begin with "line:column: ".
+func decodeStrict(text []byte, s *Scenario) error {
+	decoder := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
+	err := decoder.Decode(s)
+	if unknown, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		first := &unknown.Errors[0]
+		line, column := first.Position()
+		return fmt.Errorf("%d:%d: unknown key %q", line, column, strings.Join(first.Key(), "."))
+	}
+	if wrong, ok := errors.AsType[*toml.DecodeError](err); ok {
+		line, column := wrong.Position()
+		return fmt.Errorf("%d:%d: %w", line, column, wrong)
+	}
+	if err != nil {
+		return fmt.Errorf("1:1: %w", err)
+	}
+	return nil
+}
+
+// A name becomes a value in a benchmark line, where a trailing "-1" would be
+// read as GOMAXPROCS.
+var (
+	nameGrammar    = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+	trailingDigits = regexp.MustCompile(`-[0-9]+$`)
+	pathGrammar    = regexp.MustCompile(`^(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$`)
+)
+
+// check says what is wrong with a decoded scenario, naming the key.
+func (s *Scenario) check(name string) error {
+	if s.Name != name {
+		return fmt.Errorf("name is %q, but the file is named %q", s.Name, name)
+	}
+	if !nameGrammar.MatchString(s.Name) || trailingDigits.MatchString(s.Name) {
+		return fmt.Errorf("name %q: want lower-case words joined by '-', the last not a bare number", s.Name)
+	}
+	if s.About == "" {
+		return errors.New("about is missing: one line for `harness list`")
+	}
+	if err := s.Target.check(); err != nil {
+		return fmt.Errorf("target.%w", err)
+	}
+	if err := s.Load.check(); err != nil {
+		return fmt.Errorf("load.%w", err)
+	}
+	return nil
+}
+
+func (t *Target) check() error {
+	if t.Kind != Static && t.Kind != Proxy {
+		return fmt.Errorf("kind is %q, want %q or %q", t.Kind, Static, Proxy)
+	}
+	if !pathGrammar.MatchString(t.Path) {
+		return fmt.Errorf("path is %q, want a plain absolute path such as /1k.html", t.Path)
+	}
+	if t.Length < 1 || t.Length > lengthMax {
+		return fmt.Errorf("length is %d, want 1 to %d bytes", t.Length, lengthMax)
+	}
+	return nil
+}
+
+func (l *Traffic) check() error {
+	switch l.Mode {
+	case Closed:
+		if l.Rate != 0 {
+			return errors.New(`rate is set, but a load of mode "closed" has none`)
+		}
+	case Open:
+		if l.Rate < 1 || l.Rate > rateMax {
+			return fmt.Errorf("rate is %d, want 1 to %d per second", l.Rate, rateMax)
+		}
+	default:
+		return fmt.Errorf("mode is %q, want %q or %q", l.Mode, Closed, Open)
+	}
+	if len(l.Conns) == 0 {
+		return errors.New("conns is missing: list the connection counts to measure")
+	}
+	for i, n := range l.Conns {
+		if n < 1 || n > connsMax {
+			return fmt.Errorf("conns has %d, want 1 to %d", n, connsMax)
+		}
+		if i > 0 && n <= l.Conns[i-1] {
+			return fmt.Errorf("conns has %d after %d, want ascending counts", n, l.Conns[i-1])
+		}
+	}
+	return nil
+}
