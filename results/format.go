@@ -1,0 +1,149 @@
+package results
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Name identifies what a sample measured. It is comparable.
+type Name struct {
+	Scenario string
+	Mode     string // "closed" or "open"
+	Conns    int
+	Rate     int  // requests per second; 0 in a closed loop, which has no rate
+	TLS      bool // between the load and the subject
+	Subject  string
+}
+
+// String returns the benchmark name without its "Benchmark" prefix. The order
+// of the keys is fixed, and subject comes last so that
+// `benchstat -col '/subject@(nginx-best atlas)'` lines the subjects up.
+func (n Name) String() string {
+	rate := ""
+	if n.Rate > 0 {
+		rate = fmt.Sprintf("/rate=%d", n.Rate)
+	}
+	tls := "off"
+	if n.TLS {
+		tls = "on"
+	}
+	return fmt.Sprintf("Lab/scenario=%s/mode=%s/conns=%d%s/tls=%s/subject=%s",
+		n.Scenario, n.Mode, n.Conns, rate, tls, n.Subject)
+}
+
+// Of returns the same cell for another subject.
+func (n Name) Of(subject string) Name {
+	n.Subject = subject
+	return n
+}
+
+var nameGrammar = regexp.MustCompile(
+	`^Lab/scenario=([a-z][a-z0-9-]*)/mode=(closed|open)/conns=([1-9][0-9]*)(?:/rate=([1-9][0-9]*))?` +
+		`/tls=(on|off)/subject=([a-z][a-z0-9-]*)$`)
+
+// A trailing "-4" would be read as GOMAXPROCS=4 and lost.
+var trailingDigits = regexp.MustCompile(`-[0-9]+$`)
+
+// ParseName reads what String wrote.
+func ParseName(s string) (Name, error) {
+	m := nameGrammar.FindStringSubmatch(s)
+	if m == nil || trailingDigits.MatchString(m[1]) || trailingDigits.MatchString(m[6]) {
+		const form = "Lab/scenario=S/mode=M/conns=N[/rate=R]/tls=on|off/subject=S"
+		return Name{}, fmt.Errorf("benchmark name %q is not %s", s, form)
+	}
+	n := Name{Scenario: m[1], Mode: m[2], TLS: m[5] == "on", Subject: m[6]}
+	var err error
+	if n.Conns, err = strconv.Atoi(m[3]); err != nil {
+		return Name{}, fmt.Errorf("benchmark name %q: %w", s, err)
+	}
+	if m[4] != "" {
+		if n.Rate, err = strconv.Atoi(m[4]); err != nil {
+			return Name{}, fmt.Errorf("benchmark name %q: %w", s, err)
+		}
+	}
+	if (n.Mode == "open") != (n.Rate > 0) {
+		return Name{}, fmt.Errorf("benchmark name %q: mode=open and rate= come together", s)
+	}
+	return n, nil
+}
+
+// Unit is a column of the results.
+type Unit struct {
+	Name     string
+	Better   int  // +1 higher, -1 lower, 0 where neither is better
+	Exact    bool // repetition adds no confidence: compare without a test
+	Decimals int  // kept when written
+	About    string
+}
+
+// The units by name.
+const (
+	CPU        = "cpu-ns/req"
+	Throughput = "req/s"
+	Mean       = "mean-ns"
+	P50        = "p50-ns"
+	P99        = "p99-ns"
+	RawMean    = "raw-mean-ns"
+	RawP99     = "raw-p99-ns"
+	ClientCPU  = "client-cpu-ns/req"
+	OriginCPU  = "origin-cpu-ns/req"
+	ServerBusy = "server-busy"
+	ClientBusy = "client-busy"
+	Errors     = "errors"
+)
+
+// Units are the columns in the order they are written.
+var Units = []Unit{
+	{CPU, -1, false, 0, "CPU time of the server process per completed request, user and system"},
+	{Throughput, +1, false, 0, "completed requests per second of the measured phase"},
+	{Mean, -1, false, 0, "mean latency; open loop: from when a request was due; closed loop: as the generator says"},
+	{P50, -1, false, 0, "median latency, as mean-ns"},
+	{P99, -1, false, 0, "99th percentile of the latency, as mean-ns"},
+	{RawMean, -1, false, 0, "open loop: mean latency from the instant the request was really sent"},
+	{RawP99, -1, false, 0, "open loop: 99th percentile from the instant the request was really sent"},
+	{ClientCPU, 0, false, 0, "CPU time of the load generator per completed request"},
+	{OriginCPU, 0, false, 0, "CPU time of the origin per completed request, where there is one"},
+	{ServerBusy, 0, false, 3, "cores that the server kept busy"},
+	{ClientBusy, 0, false, 3, "cores that the generator and the origin kept busy"},
+	{Errors, -1, true, 0, "failed requests; always 0, because a sample with errors is not stored"},
+}
+
+// SaturatedMin is the least server-busy, in cores per worker, at which req/s
+// of a closed loop is the server's own limit; below it the generator, the
+// origin or a neighbour on the machine was the limit.
+const SaturatedMin = 0.90
+
+// RunKeys are the settings that differ between any two runs. benchstat needs
+// them in -ignore: it puts files that differ in a setting in separate tables,
+// without a comparison and without a warning.
+var RunKeys = []string{"commit", "date", "run", "atlas-sha256"}
+
+// line returns the metadata line for benchstat, or "" where the unit has
+// no direction.
+func (u Unit) line() string {
+	var b strings.Builder
+	switch u.Better {
+	case +1:
+		fmt.Fprintf(&b, "Unit %s better=higher", u.Name)
+	case -1:
+		fmt.Fprintf(&b, "Unit %s better=lower", u.Name)
+	default:
+		return ""
+	}
+	if u.Exact {
+		b.WriteString(" assume=exact")
+	}
+	return b.String()
+}
+
+// UnitNamed returns a unit of the table.
+func UnitNamed(name string) (Unit, bool) {
+	for _, u := range Units {
+		if u.Name == name {
+			return u, true
+		}
+	}
+	return Unit{}, false
+}

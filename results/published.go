@@ -1,0 +1,54 @@
+package results
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+)
+
+//go:embed published/readme.json
+var readme []byte
+
+// Published holds the figures of the README that the lab reproduces. Only
+// their ratios can be compared: machine, load generator and versions differ.
+type Published struct {
+	Source     string                `json:"source"`
+	Machine    string                `json:"machine"`
+	Throughput []PublishedThroughput `json:"throughput"`
+	Latency    []PublishedLatency    `json:"latency"`
+}
+
+// PublishedThroughput is one table of requests per second.
+type PublishedThroughput struct {
+	Title    string         `json:"title"`
+	Scenario string         `json:"scenario"` // that measures the same thing here
+	Rows     []PublishedRow `json:"rows"`
+}
+
+// PublishedRow is one line of such a table; requests per second.
+type PublishedRow struct {
+	Conns int     `json:"conns"`
+	Atlas float64 `json:"atlas"`
+	Nginx float64 `json:"nginx"`
+}
+
+// PublishedLatency is one line of the latency table. The README does not say
+// under which load it was taken.
+type PublishedLatency struct {
+	Label    string  `json:"label"`
+	Scenario string  `json:"scenario"`
+	MeanMs   float64 `json:"mean_ms"`
+	P99Ms    float64 `json:"p99_ms"`
+}
+
+// LoadPublished reads the README's figures, which are compiled in.
+func LoadPublished() (*Published, error) {
+	decoder := json.NewDecoder(bytes.NewReader(readme))
+	decoder.DisallowUnknownFields()
+	var p Published
+	if err := decoder.Decode(&p); err != nil {
+		return nil, fmt.Errorf("published/readme.json: %w", err)
+	}
+	return &p, nil
+}
