@@ -1,0 +1,83 @@
+package host
+
+import (
+	"bytes"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestStartOnBearsTheChildThere(t *testing.T) {
+	allowed := Allowed()
+	require.NotEmpty(t, allowed)
+	last := allowed[len(allowed)-1]
+	cmd := exec.Command("sh", "-c", "grep Cpus_allowed_list /proc/self/status; cut -d' ' -f5 /proc/$$/stat; echo $$")
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	require.NoError(t, StartOn(cmd, []int{last}))
+	require.NoError(t, cmd.Wait())
+	fields := strings.Fields(out.String())
+	require.Equal(t, List([]int{last}), fields[1], "affinity")
+	require.Equal(t, fields[3], fields[2], "the child leads its own process group")
+	require.Equal(t, allowed, Allowed(), "the parent keeps its cores")
+}
+
+func TestMeterCountsDescendants(t *testing.T) {
+	// The shell itself sleeps; its child burns.
+	cmd := exec.Command("sh", "-c", "(while :; do :; done) & echo ready; wait")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, StartOn(cmd, nil))
+	group := cmd.Process.Pid
+	_, err = out.Read(make([]byte, 5))
+	require.NoError(t, err)
+
+	meter, err := NewMeter(group)
+	require.NoError(t, err)
+	require.Len(t, meter.pids, 2)
+	before, err := meter.CPU()
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		after, err := meter.CPU()
+		return err == nil && after-before > 20*time.Millisecond
+	}, 10*time.Second, 10*time.Millisecond)
+
+	require.NoError(t, killGroup(group))
+	_ = cmd.Wait() // ended by our signal
+	_, err = meter.CPU()
+	require.Error(t, err, "a process that is gone has no clock")
+}
+
+func killGroup(pid int) error {
+	return exec.Command("kill", "-KILL", "--", "-"+List([]int{pid})).Run()
+}
+
+func TestPinSelfAndSelfCPU(t *testing.T) {
+	allowed := Allowed()
+	require.NoError(t, PinSelf(allowed))
+	require.Equal(t, allowed, Allowed())
+	before := SelfCPU()
+	for SelfCPU() == before {
+		runtime.Gosched()
+	}
+	require.Greater(t, SelfCPU(), before)
+}
+
+func TestSleepUntil(t *testing.T) {
+	due := time.Now().Add(2 * time.Millisecond)
+	SleepUntil(due)
+	require.False(t, time.Now().Before(due))
+	SleepUntil(due) // past: returns at once
+}
+
+func TestBusyTicks(t *testing.T) {
+	before := busyTicks()
+	require.Positive(t, before)
+	require.Eventually(t, func() bool { // this loop works, too
+		return busyTicks() > before
+	}, 10*time.Second, time.Microsecond)
+}
