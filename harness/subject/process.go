@@ -1,0 +1,194 @@
+package subject
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"atlas/harness/host"
+	"atlas/harness/origin"
+)
+
+// Launcher starts servers. Zero time-outs mean the defaults.
+type Launcher struct {
+	Programs Programs
+	Scratch  string // existing directory for configurations and logs
+	// StartTimeout bounds the wait for the first right answer, StopTimeout
+	// the wait for the end after SIGTERM.
+	StartTimeout, StopTimeout time.Duration
+}
+
+const (
+	startTimeoutDefault = 10 * time.Second
+	stopTimeoutDefault  = 5 * time.Second
+	probeTimeout        = time.Second
+	probeInterval       = 5 * time.Millisecond
+	logTailBytes        = 2000
+)
+
+// Running is a server that has answered rightly once.
+type Running struct {
+	Address string     // "host:port"
+	Meter   host.Meter // of the server's process and its children
+
+	name        string
+	dir         string
+	command     *exec.Cmd
+	exited      chan struct{} // closed once the process is reaped
+	exit        error         // valid after exited
+	stopTimeout time.Duration
+}
+
+// Start runs s on cores and returns once it serves site. A server that ends,
+// stays silent or answers wrongly for too long is stopped again and is an
+// error with the tail of its log. If ctx ends, so does the server.
+func (l Launcher) Start(ctx context.Context, s Subject, site Site, cores []int) (*Running, error) {
+	program, err := s.program(l.Programs)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Name, err)
+	}
+	p, err := s.place(l.Scratch, site)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Name, err)
+	}
+	r := &Running{
+		Address: p.Address(), name: s.Name, dir: p.Dir,
+		command: exec.Command(program, s.argv(p)...),
+		exited:  make(chan struct{}), stopTimeout: l.StopTimeout,
+	}
+	if r.stopTimeout == 0 {
+		r.stopTimeout = stopTimeoutDefault
+	}
+	if err := s.writeConfig(p); err != nil {
+		return nil, fmt.Errorf("%s: configuration: %w", s.Name, err)
+	}
+	if err := r.launch(cores); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Name, err)
+	}
+	err = r.await(ctx, site, l.StartTimeout)
+	if err == nil {
+		r.Meter, err = host.NewMeter(r.command.Process.Pid)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w%s", s.Name, err, r.logTail())
+		return nil, errors.Join(err, r.Stop())
+	}
+	return r, nil
+}
+
+// launch starts the process with its output in a log file.
+func (r *Running) launch(cores []int) error {
+	log, err := os.Create(filepath.Join(r.dir, "log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close() // the child has its own copy
+	r.command.Dir = r.dir
+	r.command.Stdout, r.command.Stderr = log, log
+	if err := host.StartOn(r.command, cores); err != nil {
+		return err
+	}
+	go func() {
+		r.exit = r.command.Wait()
+		close(r.exited)
+	}()
+	return nil
+}
+
+// await asks for the site's document until the whole answer is right.
+func (r *Running) await(ctx context.Context, site Site, timeout time.Duration) error {
+	if timeout == 0 {
+		timeout = startTimeoutDefault
+	}
+	expired := time.After(timeout)
+	client := &http.Client{Timeout: probeTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	want := origin.Document(site.Length)
+	for {
+		wrong := probe(ctx, client, "http://"+r.Address+site.Path, want)
+		if wrong == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.exited:
+			return fmt.Errorf("ended before it served anything (%v)", r.exit)
+		case <-expired:
+			return fmt.Errorf("not ready after %v: %w", timeout, wrong)
+		case <-time.After(probeInterval):
+		}
+	}
+}
+
+// probe fetches one document and says what is wrong with the answer.
+func probe(ctx context.Context, client *http.Client, url string, want []byte) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: status %s", url, response.Status)
+	}
+	got, err := io.ReadAll(io.LimitReader(response.Body, int64(len(want))+1))
+	if err != nil {
+		return fmt.Errorf("GET %s: %w", url, err)
+	}
+	if len(got) != len(want) {
+		return fmt.Errorf("GET %s: body of %d bytes, want %d", url, len(got), len(want))
+	}
+	if !bytes.Equal(got, want) {
+		return fmt.Errorf("GET %s: body of the right length with other bytes", url)
+	}
+	return nil
+}
+
+// Stop ends the server and removes its files: SIGTERM first, SIGKILL after
+// the time-out, which is an error. It returns when the process is gone.
+func (r *Running) Stop() error {
+	_ = r.command.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	var late error
+	select {
+	case <-r.exited:
+	case <-time.After(r.stopTimeout):
+		late = fmt.Errorf("%s: still running %v after SIGTERM, killed", r.name, r.stopTimeout)
+	}
+	// The group is ours, made at the start: this ends a server that stays, and
+	// children that outlived a crashed one.
+	_ = syscall.Kill(-r.command.Process.Pid, syscall.SIGKILL) // ESRCH is the usual answer
+	<-r.exited
+	return errors.Join(late, os.RemoveAll(r.dir))
+}
+
+// Ended says whether the server has ended by itself, with the tail of its log.
+func (r *Running) Ended() error {
+	select {
+	case <-r.exited:
+		return fmt.Errorf("%s ended while it was measured (%v)%s", r.name, r.exit, r.logTail())
+	default:
+		return nil
+	}
+}
+
+// logTail returns the end of the server's output, indented, or "".
+func (r *Running) logTail() string {
+	text, err := os.ReadFile(filepath.Join(r.dir, "log"))
+	if err != nil || len(text) == 0 {
+		return ""
+	}
+	text = text[max(0, len(text)-logTailBytes):]
+	return "\n    | " + strings.ReplaceAll(strings.TrimSpace(string(text)), "\n", "\n    | ")
+}
