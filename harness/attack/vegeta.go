@@ -1,0 +1,180 @@
+package attack
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	vegeta "github.com/tsenart/vegeta/v12/lib"
+
+	"atlas/harness/host"
+	"atlas/results"
+)
+
+// drive runs vegeta over t for d: at load.Rate from the clock, or as fast as
+// the connections allow if that is 0. Workers are bounded by the connections:
+// vegeta would otherwise answer one stall with new workers and connections
+// without end, and the stall would never pass.
+func (g Generator) drive(ctx context.Context, t *transport, load Load, d time.Duration) (phase, error) {
+	bounded, cancel := context.WithTimeout(ctx, d+g.StallMax)
+	defer cancel()
+	attacker := vegeta.NewAttacker(
+		vegeta.Client(&http.Client{Transport: t}),
+		vegeta.Workers(uint64(load.Conns)),
+		vegeta.MaxWorkers(uint64(load.Conns)),
+	)
+	targeter := vegeta.NewStaticTargeter(vegeta.Target{
+		Method: http.MethodGet,
+		URL:    "http://" + t.target.Address + t.target.Path,
+	})
+	undo := context.AfterFunc(bounded, func() {
+		attacker.Stop()
+		t.close()
+	})
+	defer undo()
+
+	cpu := host.SelfCPU()
+	f := newFold()
+	// The pacers end the attack; vegeta's own duration could end it before a
+	// single request on a machine that stalls.
+	if load.Rate > 0 {
+		p := newPacer(load.Rate, d)
+		for r := range attacker.Attack(targeter, p, 0, "") {
+			f.add(r, p.due(r.Seq))
+		}
+	} else {
+		p := eager{duration: d, least: uint64(load.Conns)}
+		for r := range attacker.Attack(targeter, p, 0, "") {
+			f.add(r, r.Timestamp)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return phase{}, err
+	}
+	if bounded.Err() != nil {
+		f.failures.add(1, fmt.Sprintf("stalled for %v", g.StallMax))
+	}
+	p := f.phase(load.Rate > 0)
+	p.clientCPU = host.SelfCPU() - cpu
+	return p, nil
+}
+
+// fold gathers results as they come, in bounded memory. Vegeta's own metrics
+// are a t-digest, which misplaces percentiles in the gap of a bimodal set by
+// tens of percent; these histograms are exact to three digits everywhere.
+type fold struct {
+	corrected *hdrhistogram.Histogram // from the instant a request was due
+	raw       *hdrhistogram.Histogram // from the instant it was sent
+	failures  failures
+	first     time.Time // earliest instant due
+	last      time.Time // latest end
+}
+
+const (
+	latencyMin    = int64(time.Microsecond)
+	latencyMax    = int64(time.Minute)
+	latencyDigits = 3
+)
+
+func newFold() *fold {
+	return &fold{
+		corrected: hdrhistogram.New(latencyMin, latencyMax, latencyDigits),
+		raw:       hdrhistogram.New(latencyMin, latencyMax, latencyDigits),
+	}
+}
+
+// add takes one result that was due at an instant.
+func (f *fold) add(r *vegeta.Result, due time.Time) {
+	if r.Error != "" {
+		f.failures.add(1, r.Error)
+		return
+	}
+	end := r.End()
+	if f.first.IsZero() || due.Before(f.first) {
+		f.first = due
+	}
+	if end.After(f.last) {
+		f.last = end
+	}
+	record(f.corrected, end.Sub(due))
+	record(f.raw, r.Latency)
+}
+
+// record keeps values outside the histogram's range at its edge.
+func record(h *hdrhistogram.Histogram, d time.Duration) {
+	_ = h.RecordValue(min(max(int64(d), latencyMin), latencyMax)) // in range by construction
+}
+
+// phase sums up. In a closed loop nothing is ever due, so there is no
+// corrected latency to report beside the raw one.
+func (f *fold) phase(open bool) phase {
+	p := phase{
+		requests: int(f.raw.TotalCount()),
+		wall:     f.last.Sub(f.first),
+		failures: f.failures,
+		latency: map[string]float64{
+			results.Mean: f.corrected.Mean(),
+			results.P50:  float64(f.corrected.ValueAtQuantile(50)),
+			results.P99:  float64(f.corrected.ValueAtQuantile(99)),
+		},
+	}
+	if open {
+		p.latency[results.RawMean] = f.raw.Mean()
+		p.latency[results.RawP99] = float64(f.raw.ValueAtQuantile(99))
+	}
+	return p
+}
+
+// eager releases requests as fast as the workers take them: a closed loop. It
+// ends after duration, but not before every connection had a request.
+type eager struct {
+	duration time.Duration
+	least    uint64
+}
+
+// Pace never waits.
+func (e eager) Pace(elapsed time.Duration, hits uint64) (wait time.Duration, stop bool) {
+	return 0, elapsed >= e.duration && hits >= e.least
+}
+
+// Rate is unknown beforehand, for which vegeta has 0.
+func (e eager) Rate(time.Duration) float64 { return 0 }
+
+// pacer releases requests at evenly spaced instants. Vegeta's own pacers sleep
+// by the runtime's timers, which wake about a millisecond late and make up for
+// it in bursts; and they leave the lateness out of the latency. This one keeps
+// the schedule, so that latency can be counted from the instant due.
+type pacer struct {
+	interval time.Duration
+	hits     uint64
+	began    time.Time // set by the first Pace, before any result exists
+}
+
+func newPacer(rate int, d time.Duration) *pacer {
+	interval := time.Second / time.Duration(rate)
+	return &pacer{interval: interval, hits: max(1, uint64(d/interval))}
+}
+
+// Pace sleeps until the next request is due; vegeta then has nothing to wait for.
+func (p *pacer) Pace(_ time.Duration, hits uint64) (wait time.Duration, stop bool) {
+	if hits == 0 {
+		p.began = time.Now()
+	}
+	if hits >= p.hits {
+		return 0, true
+	}
+	host.SleepUntil(p.due(hits))
+	return 0, false
+}
+
+// Rate returns requests per second, which vegeta asks for its reports.
+func (p *pacer) Rate(time.Duration) float64 {
+	return float64(time.Second) / float64(p.interval)
+}
+
+// due returns when request number seq should leave.
+func (p *pacer) due(seq uint64) time.Time {
+	return p.began.Add(time.Duration(seq) * p.interval)
+}
