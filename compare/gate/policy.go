@@ -1,0 +1,81 @@
+package gate
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"atlas/results"
+)
+
+// Policy is what counts as a regression; policy.toml explains each key.
+type Policy struct {
+	Alpha      float64      `toml:"alpha"`
+	SamplesMin int          `toml:"samples_min"`
+	Reference  string       `toml:"reference"`
+	Control    string       `toml:"control"`
+	Units      []UnitPolicy `toml:"unit"`
+}
+
+// UnitPolicy is the limit of one unit.
+type UnitPolicy struct {
+	Name       string  `toml:"name"`
+	Tolerance  float64 `toml:"tolerance"` // share of loss that is accepted
+	ReportOnly bool    `toml:"report_only"`
+}
+
+// ParsePolicy reads a policy strictly: a key it does not know is an error.
+func ParsePolicy(text []byte) (*Policy, error) {
+	var p Policy
+	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&p)
+	if unknown, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		first := &unknown.Errors[0]
+		line, column := first.Position()
+		return nil, fmt.Errorf("%d:%d: unknown key %q", line, column, strings.Join(first.Key(), "."))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+// samplesLeast is the fewest samples whose median has a finite 95 % interval.
+const samplesLeast = 6
+
+func (p *Policy) check() error {
+	if p.Alpha <= 0 || p.Alpha > 0.2 {
+		return fmt.Errorf("alpha is %v, want more than 0 and at most 0.2", p.Alpha)
+	}
+	if p.SamplesMin < samplesLeast {
+		return fmt.Errorf("samples_min is %d, want at least %d", p.SamplesMin, samplesLeast)
+	}
+	if p.Reference == "" {
+		return errors.New("reference is missing")
+	}
+	if p.Reference == p.Control {
+		return fmt.Errorf("control and reference are both %q", p.Control)
+	}
+	deciding := 0
+	for _, u := range p.Units {
+		known, ok := results.UnitNamed(u.Name)
+		if !ok || known.Better == 0 {
+			return fmt.Errorf("unit %q is unknown or has no direction", u.Name)
+		}
+		if u.Tolerance <= 0 || u.Tolerance >= 1 {
+			return fmt.Errorf("unit %s: tolerance is %v, want a share between 0 and 1", u.Name, u.Tolerance)
+		}
+		if !u.ReportOnly {
+			deciding++
+		}
+	}
+	if deciding == 0 {
+		return errors.New("no unit decides: the gate could never fail")
+	}
+	return nil
+}

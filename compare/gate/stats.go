@@ -1,0 +1,32 @@
+package gate
+
+import "slices"
+
+// Median returns the middle of values, which it leaves as they are; of none, 0.
+func Median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}
+
+// Ratios divides values by the reference's of the same round. It returns nil
+// where the two do not pair.
+func Ratios(values, reference []float64) []float64 {
+	if len(values) != len(reference) {
+		return nil
+	}
+	var ratios []float64
+	for i, v := range values {
+		if reference[i] <= 0 {
+			return nil
+		}
+		ratios = append(ratios, v/reference[i])
+	}
+	return ratios
+}
