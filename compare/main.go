@@ -1,0 +1,147 @@
+// Compare is the judging half of the lab: it reads result files, prints the
+// README's tables and says whether a change made anything worse. It refuses to
+// measure, to read the loads, and to let a missing or empty file pass.
+package main
+
+import (
+	_ "embed"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"atlas/compare/gate"
+	"atlas/compare/report"
+	"atlas/results"
+)
+
+// Exit statuses beside those of gate.Outcome.
+const (
+	exitPass    = 0
+	exitUsage   = 2
+	exitInvalid = 3
+)
+
+const usage = `Compare reads the lab's result files.
+
+usage: compare <verb> [flags] <files>
+
+  table <results>        print the README's tables with ours beside them
+  verdict <old> <new>    say whether new is worse than old
+                         -policy file: limits instead of the built-in policy.toml
+
+Exit status: 0 pass, 1 regression, 2 usage, 3 invalid input or measurement, 4 inconclusive.
+`
+
+//go:embed policy.toml
+var policyText []byte
+
+func main() {
+	os.Exit(run(os.Stdout, os.Stderr, os.Args[1:]))
+}
+
+// run is the program: it returns the exit status.
+func run(stdout, stderr io.Writer, args []string) int {
+	if len(args) == 0 {
+		fmt.Fprint(stderr, usage)
+		return exitUsage
+	}
+	verb, args := args[0], args[1:]
+	switch verb {
+	case "table":
+		return table(stdout, stderr, args)
+	case "verdict":
+		return verdict(stdout, stderr, args)
+	case "help", "-h", "-help", "--help":
+		fmt.Fprint(stdout, usage)
+		return exitPass
+	}
+	fmt.Fprintf(stderr, "compare: unknown verb %q\n\n%s", verb, usage)
+	return exitUsage
+}
+
+// table is the verb `table`.
+func table(stdout, stderr io.Writer, args []string) int {
+	flags := newFlags(stderr, "table")
+	if status, ok := parse(flags, args, 1); !ok {
+		return status
+	}
+	f, err := results.Open(flags.Arg(0))
+	if err != nil {
+		fmt.Fprintf(stderr, "compare table: %v\n", err)
+		return exitInvalid
+	}
+	published, err := results.LoadPublished()
+	if err != nil {
+		fmt.Fprintf(stderr, "compare table: %v\n", err)
+		return exitInvalid
+	}
+	report.Tables(stdout, f, published)
+	return exitPass
+}
+
+// verdict is the verb `verdict`.
+func verdict(stdout, stderr io.Writer, args []string) int {
+	flags := newFlags(stderr, "verdict")
+	policyFile := flags.String("policy", "", "`file` with the limits, instead of the built-in ones")
+	if status, ok := parse(flags, args, 2); !ok {
+		return status
+	}
+	policy, err := loadPolicy(*policyFile)
+	if err != nil {
+		fmt.Fprintf(stderr, "compare verdict: %v\n", err)
+		return exitUsage
+	}
+	old, errOld := results.Open(flags.Arg(0))
+	new, errNew := results.Open(flags.Arg(1))
+	if err := errors.Join(errOld, errNew); err != nil {
+		fmt.Fprintf(stderr, "compare verdict: %v\n", err)
+		return exitInvalid
+	}
+	rows := gate.Compare(old, new, policy)
+	outcome, reason := gate.Conclude(rows)
+	report.Verdicts(stdout, old, new, rows, outcome, reason)
+	return int(outcome)
+}
+
+// loadPolicy reads a file, or the built-in policy where it is "".
+func loadPolicy(path string) (*gate.Policy, error) {
+	text := policyText
+	if path != "" {
+		var err error
+		if text, err = os.ReadFile(path); err != nil {
+			return nil, err
+		}
+	} else {
+		path = "policy.toml"
+	}
+	policy, err := gate.ParsePolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return policy, nil
+}
+
+func newFlags(stderr io.Writer, verb string) *flag.FlagSet {
+	flags := flag.NewFlagSet("compare "+verb, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	return flags
+}
+
+// parse reads flags and counts the files; where it fails or help was asked
+// for, ok is false and status is the exit status.
+func parse(flags *flag.FlagSet, args []string, files int) (status int, ok bool) {
+	err := flags.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return exitPass, false
+	}
+	if err != nil {
+		return exitUsage, false // flag has said why
+	}
+	if flags.NArg() != files {
+		fmt.Fprintf(flags.Output(), "%s: %d files given, want %d\n\n%s", flags.Name(), flags.NArg(), files, usage)
+		return exitUsage, false
+	}
+	return 0, true
+}

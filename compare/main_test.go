@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"atlas/results"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// golden runs the program and compares all it says, and its exit status, with
+// testdata/name.golden. Paths below dir print as DIR.
+func golden(t *testing.T, name, dir string, args ...string) {
+	var stdout, stderr bytes.Buffer
+	status := run(&stdout, &stderr, args)
+	got := fmt.Sprintf("$ compare %s\n%s-- stderr --\n%s-- status %d --\n", strings.Join(args, " "), &stdout, &stderr, status)
+	if dir != "" {
+		got = strings.ReplaceAll(got, dir, "DIR")
+	}
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
+		return
+	}
+	want, err := os.ReadFile(file)
+	require.NoError(t, err)
+	if string(want) != got {
+		require.NoError(t, os.WriteFile(filepath.Join("testdata", name+".got"), []byte(got), 0o644))
+	}
+	require.Equal(t, string(want), got)
+}
+
+// spec is a made-up run.
+type spec struct {
+	rounds   int
+	subjects []string
+	slower   float64 // factor on Atlas's cost
+	starved  bool    // the server is never saturated
+	only     string  // prefix of the scenarios, "" for all
+	commit   string
+}
+
+// costs are nanoseconds of CPU for a static request.
+var costs = map[string]float64{"atlas": 5000, "atlas-netpoll": 6500, "nginx-best": 6000, "nginx-readme": 9000, "go-nethttp": 20000}
+
+// write makes a results file whose figures are plausible and always the same.
+func write(t *testing.T, path string, s spec) {
+	random := rand.New(rand.NewPCG(uint64(s.rounds), 7))
+	f := &results.File{Settings: []results.Setting{
+		{Key: "lab", Value: "1"}, {Key: "form", Value: fmt.Sprintf("quick: %d rounds of 1s after 300ms", s.rounds)},
+		{Key: "server-cores", Value: "0"}, {Key: "client-cores", Value: "1"}, {Key: "generator", Value: "wrk"},
+		{Key: "cpu", Value: "Test CPU"}, {Key: "cores", Value: "2"}, {Key: "kernel", Value: "6.18.44"},
+		{Key: "conntrack", Value: "off"}, {Key: "go", Value: "go1.26.8"}, {Key: "env-hash", Value: "abc123"},
+		{Key: "commit", Value: s.commit}, {Key: "date", Value: "2026-11-23T13:00:00Z"},
+	}}
+	cells := []results.Name{
+		{Scenario: "proxy-1k", Mode: "closed", Conns: 100}, {Scenario: "proxy-1k", Mode: "closed", Conns: 500},
+		{Scenario: "proxy-1k-latency", Mode: "open", Conns: 64, Rate: 2000},
+		{Scenario: "static-1k", Mode: "closed", Conns: 100}, {Scenario: "static-1k", Mode: "closed", Conns: 500},
+		{Scenario: "static-1k-latency", Mode: "open", Conns: 64, Rate: 2000},
+		{Scenario: "static-1m", Mode: "closed", Conns: 10},
+	}
+	for range s.rounds {
+		drift := 1 + 0.1*random.Float64()
+		for _, cell := range cells {
+			if !strings.HasPrefix(cell.Scenario, s.only) {
+				continue
+			}
+			for _, subject := range s.subjects {
+				cost := costs[subject] * drift * (1 + 0.01*random.NormFloat64())
+				if strings.HasPrefix(cell.Scenario, "proxy") {
+					cost *= 2
+				}
+				if subject == "atlas" {
+					cost *= s.slower
+				}
+				f.Samples = append(f.Samples, sampleOf(cell.Of(subject), cost, s.starved))
+			}
+		}
+	}
+	file, err := os.Create(path)
+	require.NoError(t, err)
+	require.NoError(t, results.Write(file, f))
+	require.NoError(t, file.Close())
+}
+
+// sampleOf derives a sample from what a request costs the server.
+func sampleOf(name results.Name, cost float64, starved bool) results.Sample {
+	busy := 0.98
+	if starved {
+		busy = 0.5
+	}
+	rate := busy * 1e9 / cost
+	if name.Mode == "open" {
+		rate = float64(name.Rate)
+		busy = rate * cost / 1e9
+	}
+	values := map[string]float64{
+		results.CPU: cost, results.Throughput: rate, results.Mean: 100 * cost, results.P50: 90 * cost, results.P99: 250 * cost,
+		results.ClientCPU: 5000, results.ServerBusy: busy, results.ClientBusy: 0.6, results.Errors: 0,
+	}
+	if name.Mode == "open" {
+		values[results.RawMean], values[results.RawP99] = 80*cost, 200*cost
+	}
+	if strings.HasPrefix(name.Scenario, "proxy") {
+		values[results.OriginCPU] = 6000
+	}
+	return results.Sample{Name: name, Requests: int(rate), Values: values}
+}
+
+var usual = []string{"atlas", "atlas-netpoll", "nginx-best", "nginx-readme"}
+
+func TestTable(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "results.bench")
+	for _, row := range []struct {
+		name string
+		spec spec
+	}{
+		{"table", spec{rounds: 6, subjects: usual, slower: 1, commit: "aaaaaaa"}},
+		{"table-starved", spec{rounds: 1, subjects: usual, slower: 1, starved: true, commit: "aaaaaaa"}},
+		{"table-without-atlas", spec{rounds: 6, subjects: []string{"nginx-best", "nginx-readme"}, slower: 1, commit: "aaaaaaa"}},
+		{"table-without-nginx", spec{rounds: 6, subjects: []string{"atlas", "go-nethttp"}, slower: 1, commit: "aaaaaaa"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			write(t, path, row.spec)
+			golden(t, row.name, dir, "table", path)
+		})
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	dir := t.TempDir()
+	old, new := filepath.Join(dir, "old.bench"), filepath.Join(dir, "new.bench")
+	write(t, old, spec{rounds: 10, subjects: usual, slower: 1, only: "static-1k", commit: "aaaaaaa"})
+	for _, row := range []struct {
+		name string
+		spec spec
+	}{
+		{"verdict-pass", spec{rounds: 12, subjects: usual, slower: 1, only: "static-1k", commit: "bbbbbbb"}},
+		{"verdict-regression", spec{rounds: 12, subjects: usual, slower: 1.1, only: "static-1k", commit: "bbbbbbb"}},
+		{"verdict-few-samples", spec{rounds: 3, subjects: usual, slower: 1.1, only: "static-1k", commit: "bbbbbbb"}},
+		{"verdict-subject-vanished", spec{rounds: 12, subjects: usual[1:], slower: 1, only: "static-1k", commit: "bbbbbbb"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			write(t, new, row.spec)
+			golden(t, row.name, dir, "verdict", old, new)
+		})
+	}
+}
+
+// What is missing, empty or broken never passes.
+func TestRefusals(t *testing.T) {
+	dir := t.TempDir()
+	good := filepath.Join(dir, "good.bench")
+	write(t, good, spec{rounds: 6, subjects: usual, slower: 1, commit: "aaaaaaa"})
+	empty := filepath.Join(dir, "empty.bench")
+	require.NoError(t, os.WriteFile(empty, nil, 0o644))
+	broken := filepath.Join(dir, "broken.bench")
+	require.NoError(t, os.WriteFile(broken, []byte("BenchmarkLab/x 1 2\n"), 0o644))
+	policy := filepath.Join(dir, "policy.toml")
+	require.NoError(t, os.WriteFile(policy, []byte("alfa = 1\n"), 0o644))
+	none := filepath.Join(dir, "none")
+
+	for _, row := range []struct {
+		name string
+		args []string
+	}{
+		{"refuse-missing", []string{"verdict", none, good}},
+		{"refuse-empty", []string{"verdict", good, empty}},
+		{"refuse-broken", []string{"verdict", broken, good}},
+		{"refuse-table", []string{"table", none}},
+		{"refuse-policy", []string{"verdict", "-policy", policy, good, good}},
+		{"refuse-no-policy", []string{"verdict", "-policy", none, good, good}},
+		{"refuse-one-file", []string{"verdict", good}},
+		{"refuse-flag", []string{"table", "-x", good}},
+		{"refuse-verb", []string{"judge"}},
+		{"usage", nil},
+		{"help", []string{"help"}},
+		{"verb-help", []string{"verdict", "-h"}},
+	} {
+		t.Run(row.name, func(t *testing.T) { golden(t, row.name, dir, row.args...) })
+	}
+}

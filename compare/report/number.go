@@ -1,0 +1,58 @@
+package report
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// A figure that was not measured is 0 and prints as a dash.
+const unmeasured = "-"
+
+// number writes 98123 as "98,123".
+func number(v float64) string {
+	if v == 0 {
+		return unmeasured
+	}
+	digits := strconv.FormatFloat(v, 'f', 0, 64)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+func perSecond(v float64) string {
+	if v == 0 {
+		return unmeasured
+	}
+	return number(v) + " req/s"
+}
+
+func ratio(v float64) string {
+	if v == 0 {
+		return unmeasured
+	}
+	return fmt.Sprintf("%.2fx", v)
+}
+
+// micros writes nanoseconds as microseconds.
+func micros(ns float64) string {
+	if ns == 0 {
+		return unmeasured
+	}
+	return fmt.Sprintf("%.1f us", ns/1e3)
+}
+
+// millis writes nanoseconds as milliseconds.
+func millis(ns float64) string {
+	if ns == 0 {
+		return unmeasured
+	}
+	return fmt.Sprintf("%.2f ms", ns/1e6)
+}
+
+func percent(share float64) string {
+	if share == 0 {
+		return unmeasured
+	}
+	return fmt.Sprintf("%.0f%%", 100*share)
+}

@@ -1,0 +1,260 @@
+// Package report prints what people read: the README's tables beside ours, and
+// the verdicts. It refuses to compute anything but medians and paired ratios,
+// and to hide what limits a figure. It writes Markdown that also reads well in
+// a terminal.
+package report
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"atlas/compare/gate"
+	"atlas/results"
+)
+
+// The subjects that stand for the README's two columns.
+const (
+	readmeAtlas = "atlas"
+	readmeNginx = "nginx-readme"
+)
+
+// references are the opponents to divide by, the first that was measured.
+var references = []string{"nginx-best", "nginx-readme", "go-nethttp"}
+
+// Tables prints the README's tables with ours, then every scenario that the
+// README does not have.
+func Tables(w io.Writer, f *results.File, published *results.Published) {
+	t := tables{w: w, f: f, reference: reference(f)}
+	t.head(published)
+	var shown []string
+	for _, p := range published.Throughput {
+		if cells := t.cells(p.Scenario); len(cells) > 0 {
+			fmt.Fprintf(w, "\n## %s\n\n", p.Title)
+			t.readmeThroughput(p)
+			t.details(cells)
+		}
+		shown = append(shown, p.Scenario)
+	}
+	t.readmeLatency(published.Latency)
+	for _, p := range published.Latency {
+		t.details(t.cells(p.Scenario))
+		shown = append(shown, p.Scenario)
+	}
+	for _, name := range f.Names() {
+		if slices.Contains(shown, name.Scenario) {
+			continue
+		}
+		shown = append(shown, name.Scenario)
+		fmt.Fprintf(w, "\n## %s\n", name.Scenario)
+		t.details(t.cells(name.Scenario))
+	}
+	t.foot()
+}
+
+// tables is one printing.
+type tables struct {
+	w         io.Writer
+	f         *results.File
+	reference string // "" if no opponent was measured
+	unsure    bool   // some server was not saturated
+}
+
+func reference(f *results.File) string {
+	for _, candidate := range references {
+		for _, name := range f.Names() {
+			if name.Subject == candidate {
+				return candidate
+			}
+		}
+	}
+	return ""
+}
+
+// head says what was measured and on what.
+func (t *tables) head(published *results.Published) {
+	fmt.Fprintf(t.w, "Medians of %s; one worker on core %s, load on core %s, closed loop by %s.\n",
+		t.f.Setting("form"), t.f.Setting("server-cores"), t.f.Setting("client-cores"), t.f.Setting("generator"))
+	fmt.Fprintf(t.w, "Here: %s, %s cores, kernel %s, conntrack %s, %s; commit %s, %s.\n",
+		t.f.Setting("cpu"), t.f.Setting("cores"), t.f.Setting("kernel"), t.f.Setting("conntrack"),
+		t.f.Setting("go"), t.f.Setting("commit"), t.f.Setting("date"))
+	fmt.Fprintf(t.w, "README: %s; %s. Compare ratios, not absolutes.\n",
+		published.Source, published.Machine)
+}
+
+// foot explains the marks that were used.
+func (t *tables) foot() {
+	if t.reference != "" {
+		fmt.Fprintf(t.w, "\nRatios are medians of the ratios to %s within each round.\n", t.reference)
+	}
+	if t.unsure {
+		fmt.Fprintf(t.w, "* The server was busy for less than %.0f%% of the time: the load, the origin\n"+
+			"  or a neighbour on the machine was the limit, so its requests/s and latency\n"+
+			"  are not its own. CPU per request still holds.\n",
+			100*results.SaturatedMin)
+	}
+}
+
+// cells returns the names of a scenario, one subject after another as they
+// were first measured.
+func (t *tables) cells(scenario string) []results.Name {
+	var cells []results.Name
+	for _, name := range t.f.Names() {
+		if name.Scenario == scenario {
+			cells = append(cells, name)
+		}
+	}
+	return cells
+}
+
+// readmeThroughput prints a table of the README in its own form.
+func (t *tables) readmeThroughput(p results.PublishedThroughput) {
+	rows := [][]string{{"Connections", "Atlas", "nginx", "Difference", "README's"}}
+	for _, r := range p.Rows {
+		atlas := results.Name{Scenario: p.Scenario, Mode: "closed", Conns: r.Conns, Subject: readmeAtlas}
+		rows = append(rows, []string{
+			fmt.Sprint(r.Conns),
+			perSecond(t.median(atlas, results.Throughput)) + t.mark(atlas),
+			perSecond(t.median(atlas.Of(readmeNginx), results.Throughput)) + t.mark(atlas.Of(readmeNginx)),
+			ratio(t.ratio(atlas, readmeNginx, results.Throughput)),
+			ratio(r.Atlas / r.Nginx),
+		})
+	}
+	t.print(rows)
+}
+
+// readmeLatency prints the README's latency table, if any of it was measured.
+func (t *tables) readmeLatency(published []results.PublishedLatency) {
+	rows := [][]string{{"Scenario", "Atlas (avg)", "Atlas (p99)", "README's avg", "README's p99"}}
+	measured := false
+	for _, p := range published {
+		cells := t.cells(p.Scenario)
+		if len(cells) == 0 {
+			continue
+		}
+		measured = true
+		atlas := cells[0].Of(readmeAtlas)
+		rows = append(rows, []string{
+			p.Label, millis(t.median(atlas, results.Mean)), millis(t.median(atlas, results.P99)),
+			millis(p.MeanMs * 1e6), millis(p.P99Ms * 1e6),
+		})
+	}
+	if !measured {
+		return
+	}
+	fmt.Fprint(t.w, "\n## Latency\n\n"+
+		"Ours at a fixed rate, from the instant a request was due; the README's under an unknown load.\n\n")
+	t.print(rows)
+}
+
+// details prints every subject of some cells, cost first.
+func (t *tables) details(cells []results.Name) {
+	if len(cells) == 0 {
+		return
+	}
+	to := "to " + t.reference
+	load := "Connections"
+	open := cells[0].Mode == "open"
+	if open {
+		load = cells[0].Scenario
+	}
+	rows := [][]string{{
+		load, "Subject", "CPU/request", to, "Requests/s", to,
+		"Mean", "p99", "p99 as sent", "Server busy", "Load's CPU/request",
+	}}
+	for _, conns := range loads(cells) {
+		for _, name := range cells {
+			if name.Conns == conns {
+				rows = append(rows, t.detail(name))
+			}
+		}
+	}
+	if !open {
+		rows = without(rows, "p99 as sent")
+	}
+	fmt.Fprintln(t.w)
+	t.print(rows)
+}
+
+// detail is the line of one subject.
+func (t *tables) detail(name results.Name) []string {
+	load := fmt.Sprint(name.Conns)
+	gain := ratio(t.ratio(name, t.reference, results.Throughput))
+	if name.Mode == "open" {
+		load = fmt.Sprintf("%d/s", name.Rate)
+		gain = unmeasured // both were told the rate
+	}
+	return []string{
+		load, name.Subject,
+		micros(t.median(name, results.CPU)), ratio(t.ratio(name, t.reference, results.CPU)),
+		number(t.median(name, results.Throughput)) + t.mark(name), gain,
+		millis(t.median(name, results.Mean)), millis(t.median(name, results.P99)),
+		millis(t.median(name, results.RawP99)),
+		percent(t.median(name, results.ServerBusy)),
+		micros(t.median(name, results.ClientCPU) + t.median(name, results.OriginCPU)),
+	}
+}
+
+// mark is "*" for requests per second that were not the server's own limit.
+func (t *tables) mark(name results.Name) string {
+	busy := t.median(name, results.ServerBusy)
+	if name.Mode == "open" || busy == 0 || busy >= results.SaturatedMin {
+		return ""
+	}
+	t.unsure = true
+	return "*"
+}
+
+func (t *tables) median(name results.Name, unit string) float64 {
+	return gate.Median(t.f.Values(name, unit))
+}
+
+// ratio is the median of the ratios to another subject round by round, or 0.
+func (t *tables) ratio(name results.Name, to, unit string) float64 {
+	return gate.Median(gate.Ratios(t.f.Values(name, unit), t.f.Values(name.Of(to), unit)))
+}
+
+// loads returns the distinct connection counts, in order.
+func loads(cells []results.Name) []int {
+	var counts []int
+	for _, c := range cells {
+		counts = append(counts, c.Conns)
+	}
+	slices.Sort(counts)
+	return slices.Compact(counts)
+}
+
+// without drops a column.
+func without(rows [][]string, head string) [][]string {
+	at := slices.Index(rows[0], head)
+	for i := range rows {
+		rows[i] = slices.Delete(rows[i], at, at+1)
+	}
+	return rows
+}
+
+func (t *tables) print(rows [][]string) { printTable(t.w, rows) }
+
+// printTable writes rows, the first being the head, with even columns.
+func printTable(w io.Writer, rows [][]string) {
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, text := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(text))
+		}
+	}
+	for n, row := range rows {
+		for i, text := range row {
+			fmt.Fprintf(w, "| %s%s ", text, strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text)))
+		}
+		fmt.Fprintln(w, "|")
+		if n == 0 {
+			for _, width := range widths {
+				fmt.Fprintf(w, "|%s", strings.Repeat("-", width+2))
+			}
+			fmt.Fprintln(w, "|")
+		}
+	}
+}
