@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"atlas/harness/attack"
+	"atlas/harness/host"
+	"atlas/results"
+)
+
+// progress tells how a run goes: on a terminal one line that is rewritten,
+// elsewhere one line for each cell of each round.
+type progress struct {
+	w        io.Writer
+	terminal bool
+	plan     []step
+	began    time.Time
+	row      []string // what the current cell gave in this round
+}
+
+func newProgress(w io.Writer, plan []step) *progress {
+	return &progress{w: w, terminal: isTerminal(w), plan: plan, began: time.Now()}
+}
+
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// head says what is about to happen and what to mind.
+func (p *progress) head(o *options, s *session) {
+	var names []string
+	for _, one := range o.subjects {
+		names = append(names, one.Name)
+	}
+	fmt.Fprintf(p.w, "measuring %s: %d samples of %v after %v, %d rounds there and back\n",
+		strings.Join(names, ", "), len(p.plan), o.form.measured, o.form.warmup, o.form.rounds)
+	fmt.Fprintf(p.w, "server on core %s, load on core %s, closed loop by %s\n",
+		host.List(s.cores.Server), host.List(s.cores.Client), o.generator)
+	for _, text := range s.warnings {
+		fmt.Fprintf(p.w, "note: %s\n", text)
+	}
+}
+
+// begin shows which step is running.
+func (p *progress) begin(i int) {
+	if p.terminal {
+		st := p.plan[i]
+		fmt.Fprintf(p.w, "\r\x1b[K%3d%%  %s left  round %d/%d  %s  %s",
+			100*i/len(p.plan), p.leftAfter(i), st.round+1, p.rounds(), st.cell, st.subject.Name)
+	}
+}
+
+// end takes the outcome of a step.
+func (p *progress) end(i int, sample attack.Sample, err error) {
+	st := p.plan[i]
+	if err != nil {
+		p.clear()
+		fmt.Fprintf(p.w, "refused, and the subject leaves this cell: %s %s: %v\n", st.cell, st.subject.Name, err)
+	} else {
+		p.row = append(p.row, brief(st.subject.Name, sample))
+	}
+	last := i+1 == len(p.plan) || p.plan[i+1].cell != st.cell
+	if last && len(p.row) > 0 && !p.terminal {
+		fmt.Fprintf(p.w, "%3d%%  %s left  round %d/%d  %s: %s\n",
+			100*(i+1)/len(p.plan), p.leftAfter(i+1), st.round+1, p.rounds(), st.cell, strings.Join(p.row, ", "))
+	}
+	if last {
+		p.row = nil
+	}
+}
+
+// done ends the line that was rewritten.
+func (p *progress) done() {
+	p.clear()
+	fmt.Fprintf(p.w, "measured in %v\n", time.Since(p.began).Round(time.Second))
+}
+
+func (p *progress) clear() {
+	if p.terminal {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}
+
+func (p *progress) rounds() int { return p.plan[len(p.plan)-1].round + 1 }
+
+// leftAfter estimates the time left once n steps are done.
+func (p *progress) leftAfter(n int) string {
+	if n == 0 {
+		return "?"
+	}
+	perStep := time.Since(p.began) / time.Duration(n)
+	return (perStep * time.Duration(len(p.plan)-n)).Round(time.Second).String()
+}
+
+// brief is a sample in a few words: what was asked of it, cost first.
+func brief(name string, s attack.Sample) string {
+	text := name
+	if cpu, ok := s.Values[results.CPU]; ok {
+		text += fmt.Sprintf(" %.1f us", cpu/1e3)
+	}
+	if _, open := s.Values[results.RawP99]; open {
+		return text + fmt.Sprintf(" p99 %.2f ms", s.Values[results.P99]/1e6)
+	}
+	return text + fmt.Sprintf(" %.1fk/s", s.Values[results.Throughput]/1e3)
+}
