@@ -19,36 +19,75 @@ func readFields(b []byte, i int, fields []Field) (next, count int, present keySe
 			return 0, 0, 0, reasonFieldsMany
 		}
 		f := &fields[count]
-		i, why = readField(b, i, f)
-		if why == reasonObsFold && count == 0 {
-			why = reasonLeadingSpace
-		}
-		if why != reasonNone {
-			return 0, 0, 0, why
+		next = i + quickField(b[i:], f)
+		if next == i {
+			next, why = readField(b, i, f)
+			if why == reasonObsFold && count == 0 {
+				why = reasonLeadingSpace
+			}
+			if why != reasonNone {
+				return 0, 0, 0, why
+			}
 		}
 		present |= 1 << (f.Key & 63)
+		i = next
 	}
 	next, why = readLineEnd(b, i, reasonBareCR)
 	return next, count, present, why
 }
 
+// quickField reads the field line at the start of b and returns its length, if it is complete, its name is known, and
+// nothing about it is unusual. Otherwise it returns 0 and leaves the question to readField, which it must never
+// contradict.
+//
+// It looks for the end of the line from the line's start and not from the colon, so that a processor need not wait
+// for the colon of one line to begin with the next.
+func quickField(b []byte, f *Field) (next int) {
+	colon, key := findKey(b)
+	if colon < 0 {
+		return 0
+	}
+	end := 0
+	for end <= len(b)-2*wordBytes && !anyControl(load(b[end:]), load(b[end+wordBytes:])) {
+		end += 2 * wordBytes
+	}
+	for end <= len(b)-wordBytes {
+		if controls := controlBytes(load(b[end:])); controls != 0 {
+			end += firstByte(controls)
+			break
+		}
+		end += wordBytes
+	}
+	for end < len(b) && class[b[end]]&classValue != 0 {
+		end++
+	}
+	if end > len(b)-2 || b[end] != '\r' || b[end+1] != '\n' {
+		return 0
+	}
+	first := colon + 1
+	if b[first] == ' ' {
+		first++
+	}
+	if isSpace(b[first]) || isSpace(b[end-1]) && end > first {
+		return 0
+	}
+	f.Name, f.Value, f.Key = b[:colon:colon], b[first:end:end], key
+	return end + 2
+}
+
 // readField reads the field line that starts at b[i], which is there and is not CR, and returns the index after it.
 func readField(b []byte, i int, f *Field) (next int, why Reason) {
-	colon, key := findKey(b, i)
-	if colon < 0 {
-		colon, key, why = readName(b, i)
-		if why != reasonNone {
-			return 0, why
-		}
+	colon, key, why := readName(b, i)
+	if why != reasonNone {
+		return 0, why
 	}
 	first := colon + 1
 	for first < len(b) && isSpace(b[first]) {
 		first++
 	}
-	end := scanValue(b, first)
-	next = end + len("\r\n")
-	if next > len(b) || b[end] != '\r' || b[end+1] != '\n' {
-		_, why = readLineEnd(b, end, reasonFieldValue)
+	end := first + scanValue(b[first:])
+	next, why = readLineEnd(b, end, reasonFieldValue)
+	if why != reasonNone {
 		return 0, why
 	}
 	for end > first && isSpace(b[end-1]) {

@@ -101,6 +101,10 @@ func (h *Head) readConnection(value []byte) Reason {
 	if h.connBytes > connBytesMax {
 		return reasonConnectionLong
 	}
+	if key, _ := lookup(value); key == KeyKeepAlive { // alone, as nearly always
+		h.conn |= connKeepAlive
+		return reasonNone
+	}
 	for l := Items(value); l.Next(); {
 		key, known := lookup(l.Item)
 		if !known && !isToken(l.Item) {

@@ -30,18 +30,25 @@ func (l *List) Next() bool {
 
 // itemEnd is the index of the first comma of b outside quotes, or len(b). An unclosed quote takes the rest.
 func itemEnd(b []byte) int {
-	quoted := false
 	for i := 0; i < len(b); i++ {
-		switch {
-		case b[i] == '"':
-			quoted = !quoted
-		case b[i] == '\\' && quoted:
-			i++
-		case b[i] == ',' && !quoted:
+		if b[i] == ',' {
 			return i
+		}
+		if b[i] == '"' {
+			i = quoteEnd(b, i)
 		}
 	}
 	return len(b)
+}
+
+// quoteEnd is the index of the quote that closes the one at b[i], or len(b).
+func quoteEnd(b []byte, i int) int {
+	for i++; i < len(b) && b[i] != '"'; i++ {
+		if b[i] == '\\' {
+			i++
+		}
+	}
+	return i
 }
 
 // HasToken reports that value lists token, which must be in lower case.

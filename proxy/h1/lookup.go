@@ -8,8 +8,7 @@ const (
 	nameBytesMax = 32 // longest name a slot can hold
 	slotBits     = 9
 	foldCase     = 0x2020202020202020
-	lengthSalt   = 0x9e3779b97f4a7c15
-	slotFactor   = 0xd0fc0741775015cf // found by search so that no two names share a slot; TestLookup keeps it true
+	slotFactor   = 0xbb9a182e8736a09b // found by search so that no two names share a slot; TestLookup keeps it true
 )
 
 // commonNames are recognised as KeyOther.
@@ -22,15 +21,12 @@ var commonNames = []string{
 	"x-frame-options", "x-powered-by", "x-requested-with", "x-xss-protection",
 }
 
-// slot describes one name. A byte of a word may differ from the name only in bits of its mask: 0x20 for letters, 0
-// for all else, so that "content\x0dlength" does not pass for "content-length".
+// slot describes one name by words of eight bytes, the last of which overlaps the one before.
 type slot struct {
-	length   uint8 // vacant: nobody lives here
-	key      Key
-	tail     uint64 // last eight bytes, shifted down if the name is shorter
-	tailMask uint64
-	word     [3]uint64 // bytes 0-7, 8-15, 16-23, as far as tail does not cover them
-	wordMask [3]uint64
+	tail   uint64    // last eight bytes, shifted down if the name is shorter
+	word   [3]uint64 // bytes 0-7, 8-15, 16-23, as far as tail does not cover them
+	length uint8     // vacant: nobody lives here
+	key    Key
 }
 
 var slots = buildSlots()
@@ -54,23 +50,16 @@ func buildSlots() (t [1 << slotBits]slot) {
 
 func newSlot(name string, key Key) slot {
 	b := []byte(name)
-	mask := make([]byte, len(b))
-	for i, c := range b {
-		if 'a' <= c && c <= 'z' {
-			mask[i] = 0x20
-		}
-	}
-	s := slot{length: uint8(len(b)), key: key, tail: nameTail(b), tailMask: nameTail(mask)}
+	s := slot{tail: nameTail(b), length: uint8(len(b)), key: key}
 	for i := 0; i*wordBytes+wordBytes < len(b); i++ {
 		s.word[i] = load(b[i*wordBytes:])
-		s.wordMask[i] = load(mask[i*wordBytes:])
 	}
 	return s
 }
 
 // slotOf hashes a name by its tail, whose letters may be in either case, and its length.
 func slotOf(tail uint64, length int) uint64 {
-	return ((tail | foldCase) + uint64(length)*lengthSalt) * slotFactor >> (64 - slotBits)
+	return (tail|foldCase)*slotFactor>>(64-slotBits) ^ uint64(length)&63
 }
 
 // nameTail is the last eight bytes of name as a little-endian word, shifted down if there are fewer.
@@ -86,52 +75,61 @@ func nameTail(name []byte) (tail uint64) {
 
 // lookup finds the key of a name. It reports known for every name of the table: a known name is a token.
 func lookup(name []byte) (key Key, known bool) {
-	s := &slots[slotOf(nameTail(name), len(name))]
-	if s.holds(name, nameTail(name)) {
+	tail, first := nameTail(name), uint64(0)
+	if len(name) > wordBytes {
+		first = load(name)
+	}
+	s := &slots[slotOf(tail, len(name))]
+	if s.holds(name, len(name), first, tail) {
 		return s.key, true
 	}
 	return KeyOther, false
 }
 
-// findKey finds the colon that ends the name at b[start] and the name's key. colon is -1 unless the name is known and
-// enough bytes follow; then readName takes a closer look.
-func findKey(b []byte, start int) (colon int, key Key) {
-	if start+nameBytesMax+wordBytes > len(b) {
+// findKey finds the colon that ends the name at the start of b and the name's key. colon is -1 unless the name is
+// known and enough bytes follow to read it by the word; then readName takes a closer look.
+func findKey(b []byte) (colon int, key Key) {
+	if len(b) < wordBytes {
 		return -1, KeyOther
 	}
-	line := b[start : start+nameBytesMax+wordBytes]
-	tail := load(line)
-	length := 0
-	if colons := equalBytes(tail, ':'); colons != 0 {
-		length = firstByte(colons)
-		tail &= 1<<(8*length) - 1
+	first := load(b)
+	tail := first
+	if colons := equalBytes(first, ':'); colons != 0 {
+		colon = firstByte(colons)
+		tail &= 1<<(8*colon&63) - 1
 	} else {
 		for colons == 0 {
-			length += wordBytes
-			if length > nameBytesMax {
+			colon += wordBytes
+			if colon > len(b)-wordBytes || colon > nameBytesMax {
 				return -1, KeyOther
 			}
-			colons = equalBytes(load(line[length:]), ':')
+			colons = equalBytes(load(b[colon:]), ':')
 		}
-		length += firstByte(colons)
-		tail = load(line[length-wordBytes:])
+		colon += firstByte(colons)
+		tail = load(b[colon-wordBytes:])
 	}
-	s := &slots[slotOf(tail, length)]
-	if !s.holds(line[:length], tail) {
-		return -1, KeyOther
+	s := &slots[slotOf(tail, colon)]
+	if s.holds(b, colon, first, tail) {
+		return colon, s.key
 	}
-	return start + length, s.key
+	return -1, KeyOther
 }
 
-// holds reports that the slot's name is this one, whose tail is nameTail(name).
-func (s *slot) holds(name []byte, tail uint64) bool {
-	if len(name) != int(s.length) || (tail^s.tail)&^s.tailMask != 0 {
+// holds reports that the slot's name is b[:length], of which first and tail are the words at its ends.
+func (s *slot) holds(b []byte, length int, first, tail uint64) bool {
+	switch {
+	case length != int(s.length) || !sameLetters(tail, s.tail):
 		return false
-	}
-	for i := 0; i*wordBytes+wordBytes < len(name); i++ {
-		if (load(name[i*wordBytes:])^s.word[i])&^s.wordMask[i] != 0 {
-			return false
-		}
+	case length > wordBytes && !sameLetters(first, s.word[0]):
+		return false
+	case length > 2*wordBytes && !sameLetters(load(b[wordBytes:]), s.word[1]):
+		return false
+	case length > 3*wordBytes && !sameLetters(load(b[2*wordBytes:]), s.word[2]):
+		return false
 	}
 	return true
 }
+
+// sameLetters compares eight bytes of a name with eight in lower case, of which the letters, and only they, have the
+// bit 0x40: only in them may the case bit 0x20 differ. So "content\rlength" does not pass for "content-length".
+func sameLetters(w, lower uint64) bool { return (w^lower)&^(lower>>1&foldCase) == 0 }

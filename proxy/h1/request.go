@@ -214,6 +214,10 @@ func methodOf(name []byte) Method {
 // 6.2); another major version is refused.
 func readVersion(b []byte, i int) (minor uint8, next int, why Reason) {
 	const form = "HTTP/d.d"
+	const http11 = 0x312e312f50545448 // "HTTP/1.1"
+	if i <= len(b)-wordBytes && load(b[i:]) == http11 {
+		return 1, i + len(form), reasonNone
+	}
 	for k := range len(form) {
 		if i+k >= len(b) {
 			return 0, 0, reasonShort

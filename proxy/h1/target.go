@@ -38,7 +38,7 @@ func (r *Request) AppendTarget(dst []byte) []byte {
 // and fragments do not. A fragment is refused because recipients disagree whether it is part of the path.
 func (r *Request) readTarget(b []byte, i int) (next int, why Reason) {
 	start := i
-	i = scanTarget(b, i)
+	i += scanTarget(b[i:])
 	if i == len(b) {
 		return 0, reasonShort
 	}
@@ -147,32 +147,43 @@ func splitPort(authority []byte) (host, port []byte) {
 // isAuthority reports that b is uri-host [ ":" port ] with a host that is not empty (RFC 9110 section 4.2, RFC 3986
 // section 3.2.2).
 func isAuthority(b []byte) bool {
+	i := 0
+	for i < len(b) && class[b[i]]&classHost != 0 {
+		i++
+	}
+	if i == len(b) {
+		return i > 0
+	}
 	host, port := splitPort(b)
-	if len(host) == 0 || len(port) > len("65535") {
-		return false
-	}
-	for _, c := range port {
-		if !isDigit(c) {
-			return false
-		}
-	}
-	if len(port) > 0 && portOr(port, "") > 65535 {
+	if len(host) == 0 || !isPort(port) {
 		return false
 	}
 	if host[0] == '[' {
 		return isLiteral(host)
 	}
-	for i := 0; i < len(host); i++ {
-		if host[i] == '%' {
-			if i+2 >= len(host) || class[host[i+1]]&class[host[i+2]]&classHex == 0 {
-				return false
-			}
+	for ; i < len(host); i++ {
+		switch {
+		case class[host[i]]&classHost != 0:
+		case host[i] == '%' && i+2 < len(host) && class[host[i+1]]&class[host[i+2]]&classHex != 0:
 			i += 2
-		} else if class[host[i]]&classHost == 0 {
+		default:
 			return false
 		}
 	}
 	return true
+}
+
+// isPort reports that b is empty or a decimal number of at most five digits and 65535.
+func isPort(b []byte) bool {
+	if len(b) > len("65535") {
+		return false
+	}
+	for _, c := range b {
+		if !isDigit(c) {
+			return false
+		}
+	}
+	return portOr(b, "0") <= 65535
 }
 
 // isLiteral reports that b is an address in brackets. It checks the alphabet, not the address: whoever dials it does.

@@ -29,15 +29,22 @@ func controlBytes(w uint64) uint64 {
 	return (del | ^printable) &^ w & highBits
 }
 
-// equalBytes marks with 0x80 the bytes of w that are c, which is ASCII.
+// equalBytes marks with 0x80 the bytes of w that are c. Only the lowest mark is exact: there may be false ones above.
 func equalBytes(w uint64, c byte) uint64 {
-	different := (w&lowBits ^ uint64(c)*ones) + lowBits
-	return ^(different | w) & highBits
+	different := w ^ uint64(c)*ones
+	return (different - ones) &^ different & highBits
 }
 
-// scanValue is the index of the first byte from b[i] on that may not stand in a field value, or len(b).
-func scanValue(b []byte, i int) int {
-	for i+wordBytes <= len(b) {
+// anyControl reports that a byte of v or w may be below SP, DEL, or above ASCII. It costs half of controlBytes and
+// errs only above such a byte, so it says whether to look closer.
+func anyControl(v, w uint64) bool {
+	return ((v-' '*ones)|(v+ones)|v|(w-' '*ones)|(w+ones)|w)&highBits != 0
+}
+
+// scanValue is the index of the first byte of b that may not stand in a field value, or len(b).
+func scanValue(b []byte) int {
+	i := 0
+	for i <= len(b)-wordBytes {
 		controls := controlBytes(load(b[i:]))
 		if controls == 0 {
 			i += wordBytes
@@ -55,15 +62,16 @@ func scanValue(b []byte, i int) int {
 	return i
 }
 
-// scanTarget is the index of the first byte from b[i] on that may not stand in a request target, or len(b).
-func scanTarget(b []byte, i int) int {
-	for ; i+wordBytes <= len(b); i += wordBytes {
+// scanTarget is the index of the first byte of b that may not stand in a request target, or len(b).
+func scanTarget(b []byte) int {
+	i := 0
+	for ; i <= len(b)-wordBytes; i += wordBytes {
 		w := load(b[i:])
 		low := w & lowBits
 		visible := low + (0x80-'!')*ones
 		del := low + ones
-		stops := (del | ^visible | w) & highBits
-		if stops |= equalBytes(w, '#'); stops != 0 {
+		fragment := (low ^ '#'*ones) + lowBits
+		if stops := (del | ^visible | ^fragment | w) & highBits; stops != 0 {
 			return i + firstByte(stops)
 		}
 	}
