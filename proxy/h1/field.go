@@ -19,8 +19,8 @@ func readFields(b []byte, i int, fields []Field) (next, count int, present keySe
 			return 0, 0, 0, reasonFieldsMany
 		}
 		f := &fields[count]
-		next = i + quickField(b[i:], f)
-		if next == i {
+		next = quickField(b, i, f)
+		if next == 0 {
 			next, why = readField(b, i, f)
 			if why == reasonObsFold && count == 0 {
 				why = reasonLeadingSpace
@@ -42,12 +42,11 @@ func readFields(b []byte, i int, fields []Field) (next, count int, present keySe
 //
 // It looks for the end of the line from the line's start and not from the colon, so that a processor need not wait
 // for the colon of one line to begin with the next.
-func quickField(b []byte, f *Field) (next int) {
-	colon, key := findKey(b)
-	if colon < 0 {
-		return 0
+func quickField(b []byte, i int, f *Field) (next int) {
+	if i < 0 || i > len(b) {
+		return 0 // never; spares the checks below
 	}
-	end := 0
+	end := i
 	for end <= len(b)-2*wordBytes && !anyControl(load(b[end:]), load(b[end+wordBytes:])) {
 		end += 2 * wordBytes
 	}
@@ -64,14 +63,19 @@ func quickField(b []byte, f *Field) (next int) {
 	if end > len(b)-2 || b[end] != '\r' || b[end+1] != '\n' {
 		return 0
 	}
-	first := colon + 1
-	if b[first] == ' ' {
-		first++
-	}
-	if isSpace(b[first]) || isSpace(b[end-1]) && end > first {
+	line := b[i:end:end]
+	colon, key := findKey(b[i:])
+	if uint(colon) >= uint(len(line)) {
 		return 0
 	}
-	f.Name, f.Value, f.Key = b[:colon:colon], b[first:end:end], key
+	value := line[colon+1:]
+	if len(value) > 0 && value[0] == ' ' {
+		value = value[1:]
+	}
+	if len(value) > 0 && (isSpace(value[0]) || isSpace(value[len(value)-1])) {
+		return 0
+	}
+	f.Name, f.Value, f.Key = line[:colon:colon], value, key
 	return end + 2
 }
 
@@ -97,12 +101,10 @@ func readField(b []byte, i int, f *Field) (next int, why Reason) {
 	return next, reasonNone
 }
 
-// readName reads a name that findKey does not know, byte by byte.
+// readName reads a name byte by byte, and says what is wrong with it.
 func readName(b []byte, start int) (colon int, key Key, why Reason) {
 	i := start
-	var seen uint8
 	for i < len(b) && class[b[i]]&classToken != 0 {
-		seen |= class[b[i]]
 		i++
 	}
 	if i == len(b) {
@@ -111,9 +113,9 @@ func readName(b []byte, start int) (colon int, key Key, why Reason) {
 	if b[i] != ':' || i == start {
 		return 0, KeyOther, notAName(b[i], i == start)
 	}
-	key, _ = lookup(b[start:i])
-	if key == KeyOther && seen&classUnderscore != 0 {
-		key = KeyUnderscore
+	key, known := lookup(b[start:i])
+	if !known {
+		key, _ = otherKey(b[start:i])
 	}
 	return i, key, reasonNone
 }
@@ -140,17 +142,14 @@ func readLineEnd(b []byte, i int, otherwise Reason) (next int, why Reason) {
 	if i >= len(b) {
 		return 0, reasonShort
 	}
-	switch b[i] {
-	case '\n':
+	switch {
+	case b[i] == '\n':
 		return 0, reasonBareLF
-	default:
+	case b[i] != '\r':
 		return 0, otherwise
-	case '\r':
-	}
-	if i+1 >= len(b) {
+	case i+1 == len(b):
 		return 0, reasonShort
-	}
-	if b[i+1] != '\n' {
+	case b[i+1] != '\n':
 		return 0, reasonBareCR
 	}
 	return i + 2, reasonNone

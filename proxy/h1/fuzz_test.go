@@ -35,6 +35,7 @@ func FuzzParseRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		req := new(Request)
 		requireStable(t, b, func(b []byte) (int, error) { return ParseRequest(b, req) })
+		requireQuickAgrees(t, b)
 		n, err := ParseRequest(b, req)
 		if err != nil {
 			require.Zero(t, n)
@@ -148,7 +149,7 @@ func FuzzChunks(f *testing.F) {
 
 var (
 	tooMuch = regexp.MustCompile("too much|too long")
-	spaced  = regexp.MustCompile("[0-9a-fA-F][ \\t]+;")
+	spaced  = regexp.MustCompile(`[0-9a-fA-F][ \t]+;`)
 )
 
 // FuzzParseDate compares with net/http.ParseTime where both accept.

@@ -86,8 +86,8 @@ func lookup(name []byte) (key Key, known bool) {
 	return KeyOther, false
 }
 
-// findKey finds the colon that ends the name at the start of b and the name's key. colon is -1 unless the name is
-// known and enough bytes follow to read it by the word; then readName takes a closer look.
+// findKey finds the colon that ends the name at the start of b and the name's key. colon is -1 unless the name is a
+// token of at most nameBytesMax bytes and enough bytes follow to read it by the word.
 func findKey(b []byte) (colon int, key Key) {
 	if len(b) < wordBytes {
 		return -1, KeyOther
@@ -112,7 +112,24 @@ func findKey(b []byte) (colon int, key Key) {
 	if s.holds(b, colon, first, tail) {
 		return colon, s.key
 	}
-	return -1, KeyOther
+	key, ok := otherKey(b[:colon])
+	if !ok {
+		return -1, KeyOther
+	}
+	return colon, key
+}
+
+// otherKey is the key of a name that no slot holds. It is not ok for what is no token.
+func otherKey(name []byte) (key Key, ok bool) {
+	all, any := ^uint8(0), uint8(0)
+	for _, c := range name {
+		all &= class[c]
+		any |= class[c]
+	}
+	if any&classUnderscore != 0 {
+		key = KeyUnderscore
+	}
+	return key, all&classToken != 0 && len(name) > 0
 }
 
 // holds reports that the slot's name is b[:length], of which first and tail are the words at its ends.

@@ -10,7 +10,7 @@ import (
 // cuts are the lengths at which an input is cut. All of them, except in the middle of the few inputs that fill a
 // limit, where nothing happens for thousands of bytes.
 func cuts(length int) (at []int) {
-	const dense, stride = 256, 257
+	const dense, stride = 100, 509
 	for k := 0; k <= length; k++ {
 		if k < dense || length-k < dense || k%stride == 0 {
 			at = append(at, k)
@@ -124,5 +124,48 @@ func requireSplit(t *testing.T, input []byte, k int, data, rest []byte, err erro
 	require.Equal(t, err == nil, chunks.Done(), "cut at %d", k)
 	if chunks.Done() {
 		require.Equal(t, len(input)-len(rest), consumed, "cut at %d", k)
+	}
+}
+
+// requireQuickAgrees reads the line at every place where one could start, and demands that quickField is right
+// whenever it answers.
+func requireQuickAgrees(t *testing.T, b []byte) {
+	t.Helper()
+	for i := range b {
+		if i > 0 && b[i-1] != '\n' {
+			continue
+		}
+		var quick, careful Field
+		next := quickField(b, i, &quick)
+		if next == 0 {
+			require.Zero(t, quick)
+			continue
+		}
+		want, why := readField(b, i, &careful)
+		require.Equal(t, reasonNone, why, "%q", b[i:])
+		require.Equal(t, want, next, "%q", b[i:])
+		require.Equal(t, careful, quick)
+	}
+}
+
+// TestQuickField puts every byte into every place of a line, with as many bytes behind it as it takes to be read by
+// the word, and with fewer.
+func TestQuickField(t *testing.T) {
+	lines := []string{"Host: a\r\n", "Content-Length: 5\r\n", "X-Odd_Name:  some longer value, quoted \"so\" \r\n", "A:\r\n"}
+	for _, line := range lines {
+		for _, tail := range []string{"", "\r\n", "Next: line\r\nand more bytes than a pair of words\r\n"} {
+			for at := range line {
+				for c := range 256 {
+					b := []byte(line + tail)
+					b[at] = byte(c)
+					requireQuickAgrees(t, b)
+				}
+			}
+		}
+	}
+	for dir := range logs {
+		for _, c := range corpus(t, dir) {
+			requireQuickAgrees(t, c.input)
+		}
 	}
 }

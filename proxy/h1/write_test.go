@@ -122,7 +122,7 @@ func TestChunksLeft(t *testing.T) {
 
 // TestAppendDate compares with time.Format over all years, leap days and ends of months included.
 func TestAppendDate(t *testing.T) {
-	for unix := int64(0); unix <= dateUnixMax; unix += 29*daySeconds + 12345 {
+	for unix := int64(0); unix <= dateUnixMax; unix += 197*daySeconds + 12345 {
 		requireDate(t, unix)
 	}
 	for _, text := range []string{"2000-02-29", "2100-02-28", "2100-03-01", "2024-02-29", "2024-12-31", "1970-01-01"} {
