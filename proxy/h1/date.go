@@ -8,6 +8,7 @@ const (
 	monthNames = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 	daySeconds  = 24 * 60 * 60
+	yearSeconds = eraDays * daySeconds / 400
 	eraDays     = 146097 // 400 years
 	unixEpoch   = 719468 // days from 0000-03-01 to 1970-01-01
 	dateUnixMax = 253402300799
@@ -136,20 +137,14 @@ func parseRFC850(b []byte, now int64) (unix int64, ok bool) {
 		return 0, false
 	}
 	thisYear, _, _ := civil(int(max(0, now) / daySeconds))
-	year := thisYear - thisYear%100 + short
 	month, day := nameIndex(monthNames, b[5:8])+1, number(b[2:4])
-	for try := year + 100; ; try -= 100 {
-		unix, ok = unixOf(try, month, day, b[12:20], b[20:])
-		if try <= year-100 || ok && try-thisYear < 50 {
-			return unix, ok
-		}
-		if ok && try-thisYear == 50 {
-			limit, _ := unixOf(thisYear, month, day, b[12:20], b[20:])
-			if limit <= now {
-				return unix, ok
-			}
+	for century := thisYear/100 + 1; century >= thisYear/100-1; century-- {
+		unix, ok = unixOf(century*100+short, month, day, b[12:20], b[20:])
+		if ok && unix <= now+50*yearSeconds {
+			return unix, true
 		}
 	}
+	return 0, false
 }
 
 func isWeekday(b []byte) bool {

@@ -36,7 +36,7 @@ func readFields(b []byte, i int, fields []Field) (next, count int, present keySe
 	return next, count, present, why
 }
 
-// quickField reads the field line at the start of b and returns its length, if it is complete, its name is known, and
+// quickField reads the field line at b[i] and returns the index after it, if the line is complete, its name short, and
 // nothing about it is unusual. Otherwise it returns 0 and leaves the question to readField, which it must never
 // contradict.
 //

@@ -5,9 +5,9 @@ import (
 	"math/bits"
 )
 
-// Eight bytes at a time. Each test below is exact in every byte: it works on the low seven bits, whose sums cannot
-// carry into the next byte, so the lowest set bit and every other one mean what they say. Measured against a loop
-// over bytes in BenchmarkParseRequest/headers=8/bytes=512 it halves the time of a head.
+// Eight bytes at a time, which halves the time of a head against a loop over bytes (measured on
+// BenchmarkParseRequest/headers=8/bytes=512). Where a test works on the low seven bits of each byte, its sums cannot
+// carry into the next byte and every mark is exact; where it saves that, its comment says what it may get wrong.
 
 const (
 	wordBytes = 8
