@@ -14,9 +14,9 @@ const chunkDigitsMax = 16
 type Chunks struct {
 	left   uint64 // size so far while reading digits; bytes of data to come while reading data
 	ext    int    // bytes of extensions not paid for by data
-	digits uint8
+	digits uint8  // of the size so far
 	state  chunkState
-	why    Reason
+	why    Reason // in chunkFailed
 }
 
 type chunkState uint8
@@ -42,13 +42,16 @@ const (
 
 // Next reads the next piece of the body.
 //
-//	data, n, nil       b[:n] is consumed; data is body and aliases b[:n]. Empty data: b held none, bring more bytes,
-//	                   or Done
+//	data, n, nil          b[:n] is consumed; data is body and aliases b[:n]
+//	nil, n, nil           b[:n] is consumed and held no data: bring more bytes, or go on with ParseTrailer if Done
 //	nil, 0, *SyntaxError  the body can never become valid, now and at every later call
 //
-// After the last chunk Done reports true, b[n:] starts the trailer section, and Next consumes no more: go on with
-// ParseTrailer. A body may come in any number of slices without any difference to data, taken together, or error.
+// After the last chunk b[n:] starts the trailer section and Next consumes no more. A body may come in any number of
+// slices without any difference to the data, taken together, or to the error.
 func (d *Chunks) Next(b []byte) (data []byte, n int, err error) {
+	if d.state == chunkFailed {
+		return nil, 0, d.why.err()
+	}
 	for n < len(b) && d.state != chunkTrailer {
 		if d.state == chunkBody {
 			size := int(min(uint64(len(b)-n), d.left))
@@ -61,17 +64,11 @@ func (d *Chunks) Next(b []byte) (data []byte, n int, err error) {
 			}
 			return data, n, nil
 		}
-		if d.why != reasonNone {
-			return nil, 0, d.why.err()
-		}
 		if why := d.step(b[n]); why != reasonNone {
 			d.why, d.state = why, chunkFailed
 			return nil, 0, why.err()
 		}
 		n++
-	}
-	if d.why != reasonNone {
-		return nil, 0, d.why.err()
 	}
 	return nil, n, nil
 }
