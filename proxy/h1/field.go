@@ -64,8 +64,14 @@ func quickField(b []byte, i int, f *Field) (next int) {
 		return 0
 	}
 	line := b[i:end:end]
-	colon, key := findKey(b[i:])
+	colon, s := findKey(b[i:])
 	if uint(colon) >= uint(len(line)) {
+		return 0
+	}
+	key, isName := KeyOther, true
+	if s != nil {
+		key = s.key
+	} else if key, isName = otherKey(line[:colon]); !isName {
 		return 0
 	}
 	value := line[colon+1:]

@@ -86,11 +86,11 @@ func lookup(name []byte) (key Key, known bool) {
 	return KeyOther, false
 }
 
-// findKey finds the colon that ends the name at the start of b and the name's key. colon is -1 unless the name is a
-// token of at most nameBytesMax bytes and enough bytes follow to read it by the word.
-func findKey(b []byte) (colon int, key Key) {
+// findKey finds the first colon of b, which ends a name, and the name's slot. colon is -1 if it is not among the first
+// few words; the slot is nil if the name is not known, and then need not be a token.
+func findKey(b []byte) (colon int, s *slot) {
 	if len(b) < wordBytes {
-		return -1, KeyOther
+		return -1, nil
 	}
 	first := load(b)
 	tail := first
@@ -101,22 +101,18 @@ func findKey(b []byte) (colon int, key Key) {
 		for colons == 0 {
 			colon += wordBytes
 			if colon > len(b)-wordBytes || colon > nameBytesMax {
-				return -1, KeyOther
+				return -1, nil
 			}
 			colons = equalBytes(load(b[colon:]), ':')
 		}
 		colon += firstByte(colons)
 		tail = load(b[colon-wordBytes:])
 	}
-	s := &slots[slotOf(tail, colon)]
-	if s.holds(b, colon, first, tail) {
-		return colon, s.key
+	s = &slots[slotOf(tail, colon)]
+	if !s.holds(b, colon, first, tail) {
+		return colon, nil
 	}
-	key, ok := otherKey(b[:colon])
-	if !ok {
-		return -1, KeyOther
-	}
-	return colon, key
+	return colon, s
 }
 
 // otherKey is the key of a name that no slot holds. It is not ok for what is no token.

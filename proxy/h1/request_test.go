@@ -184,9 +184,10 @@ func TestLookup(t *testing.T) {
 			got, known := lookup([]byte(spelling))
 			assert.True(t, known, spelling)
 			assert.Equal(t, key, got, spelling)
-			colon, got := findKey([]byte(spelling + ":       "))
+			colon, s := findKey([]byte(spelling + ":       "))
 			assert.Equal(t, len(name), colon, spelling)
-			assert.Equal(t, key, got, spelling)
+			require.NotNil(t, s, spelling)
+			assert.Equal(t, key, s.key, spelling)
 		}
 		for i := range name {
 			for bit := range 8 {
