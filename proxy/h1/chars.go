@@ -3,7 +3,7 @@ package h1
 // Classes of bytes, as bits of class[c].
 const (
 	classToken      uint8 = 1 << iota // tchar, RFC 9110 section 5.6.2
-	classValue                        // HTAB, SP, VCHAR, obs-text: field values and reason phrases, RFC 9110 section 5.5
+	classValue                        // HTAB, SP, VCHAR, obs-text: values, reason phrases, RFC 9110 section 5.5
 	classTarget                       // VCHAR without #: request targets
 	classHost                         // unreserved, sub-delims: reg-name without %, RFC 3986 section 3.2.2
 	classHex                          // HEXDIG in either case

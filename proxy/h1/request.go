@@ -34,9 +34,9 @@ func (m Method) Safe() bool {
 // Idempotent reports that sending the request twice has the effect of sending it once (RFC 9110 section 9.2.2).
 func (m Method) Idempotent() bool { return m.Safe() || m == MethodPut || m == MethodDelete }
 
-// Request is one request head. Its slices alias the bytes it was parsed from, with no capacity beyond their end. Set Limits once, then use the value for
-// one request after another; a zero Request is ready. It is large (5.7 kB): keep it with its connection, not on a
-// stack.
+// Request is one request head. Its slices alias the bytes it was parsed from, with no capacity beyond their end. Set
+// Limits once, then use the value for one request after another; a zero Request is ready. It is large (5.7 kB): keep
+// one for a worker, not on a stack.
 type Request struct {
 	Limits Limits
 

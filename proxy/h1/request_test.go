@@ -27,7 +27,8 @@ func TestLimits(t *testing.T) {
 		{"fault before the limit", Limits{LineBytes: 15}, "GET /\x00HTTP/1.1\r\nHost: a\r\n\r\n", "target"},
 		{"fields exactly", Limits{Fields: 1}, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", ""},
 		{"fields one more", Limits{Fields: 1}, "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n", "fields-many"},
-		{"fields cannot be raised", Limits{Fields: 1000}, "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("a:b\r\n", FieldsMax) + "\r\n", "fields-many"},
+		{"fields cannot be raised", Limits{Fields: 1000},
+			"GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("a:b\r\n", FieldsMax) + "\r\n", "fields-many"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
