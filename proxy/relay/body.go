@@ -93,8 +93,11 @@ func (b *Body) readChunked(p []byte) (int, error) {
 		in := b.conn.Peek()
 		for len(in) > 0 && filled < len(p) && !b.chunks.Done() {
 			data, n, err := b.chunks.Next(in[:min(len(in), len(p)-filled)])
+			if err != nil && filled == 0 {
+				return 0, err
+			}
 			if err != nil {
-				return filled, err
+				return filled, nil // the decoder repeats what is wrong
 			}
 			filled += copy(p[filled:], data)
 			b.conn.Consume(n)
