@@ -53,8 +53,8 @@ func Copy(to *Writer, from *Body, buffer []byte, read, write time.Duration) (rea
 	for {
 		from.conn.SetReadDeadline(l.Now().After(read))
 		n, err := from.Read(buffer)
+		to.conn.SetWriteDeadline(l.Now().After(write)) // also of the end that follows
 		if n > 0 {
-			to.conn.SetWriteDeadline(l.Now().After(write))
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return nil, err
 			}
