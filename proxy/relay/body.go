@@ -16,13 +16,22 @@ type Body struct {
 	trailer *h1.Trailer // made for the first chunked body: it is 2 KB
 	tail    int         // bytes of the trailer section that End will consume
 	done    bool
+	cut     bool
 }
 
 // Start prepares for a body whose first byte is the next one of c.
 func (b *Body) Start(c loop.Conn, framing h1.Body) {
 	b.conn, b.kind, b.left = c, framing.Kind, framing.Length
 	b.chunks, b.tail = h1.Chunks{}, 0
-	b.done = framing.Empty()
+	b.done, b.cut = framing.Empty(), false
+}
+
+// Interrupt ends a Read that waits in another task, and every later one of this
+// body. A deadline in the past alone would not: a task that is about to read
+// would set its own over it.
+func (b *Body) Interrupt() {
+	b.cut = true
+	b.conn.SetReadDeadline(loop.Past)
 }
 
 // Done reports that the whole body was read.
@@ -54,11 +63,14 @@ func (b *Body) Skip() {
 //	0, io.EOF                    the body is complete; Trailer and End follow
 //	0, io.ErrUnexpectedEOF       the connection ended inside of it
 //	0, *h1.SyntaxError           its chunks or trailer section are malformed
+//	0, loop.ErrDeadline          no byte came in time, or Interrupt
 //	0, another                   what the connection said
 func (b *Body) Read(p []byte) (int, error) {
 	switch {
 	case b.done:
 		return 0, io.EOF
+	case b.cut:
+		return 0, loop.ErrDeadline
 	case b.kind == h1.BodyChunked:
 		return b.readChunked(p)
 	case b.kind == h1.BodyLength && int64(len(p)) > b.left:

@@ -279,3 +279,81 @@ func heapInUse() int {
 	runtime.ReadMemStats(&m)
 	return int(m.HeapAlloc)
 }
+
+// A body that is interrupted ends, whatever its copier was about to do: it sets
+// deadlines of its own, and must not set them over the interruption.
+func TestInterrupt(t *testing.T) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		t.Run("reading", func(t *testing.T) {
+			e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
+			_, from := e.Pair()
+			_, to := e.Pair()
+			e.Task(func() {
+				var b Body
+				var w Writer
+				b.Start(from, sized(10))
+				w.Start(to, false)
+				var readErr, writeErr error
+				copying := e.Loop.Go(func() { readErr, writeErr = Copy(&w, &b, make([]byte, 100), patience, patience) })
+				e.Loop.Sleep(5 * time.Millisecond)
+				b.Interrupt()
+				assert.NoError(t, copying.Join())
+				assert.Equal(t, loop.ErrDeadline, readErr)
+				assert.NoError(t, writeErr)
+				from.Close()
+				to.Close()
+			})
+		})
+		t.Run("writing", func(t *testing.T) {
+			e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
+			source, from := e.Pair()
+			_, to := e.Pair()
+			go func() { _, _ = source.Write(make([]byte, 32<<20)) }()
+			e.Task(func() {
+				var b Body
+				var w Writer
+				b.Start(from, closing)
+				w.Start(to, true)
+				var readErr, writeErr error
+				copying := e.Loop.Go(func() {
+					readErr, writeErr = Copy(&w, &b, make([]byte, BufferBytes), patience, patience)
+				})
+				e.Loop.Sleep(100 * time.Millisecond)
+				w.Interrupt()
+				assert.NoError(t, copying.Join())
+				assert.NoError(t, readErr)
+				assert.Equal(t, loop.ErrDeadline, writeErr)
+				from.Reset()
+				to.Reset()
+			})
+		})
+	})
+	t.Run("between two waits", func(t *testing.T) {
+		from := &fakeConn{pieces: []string{"abc"}, end: io.ErrNoProgress}
+		to := &fakeConn{}
+		var b Body
+		var w Writer
+		b.Start(from, sized(10))
+		w.Start(to, false)
+		to.onWait = b.Interrupt // while the copier is elsewhere
+		readErr, writeErr := Copy(&w, &b, make([]byte, 100), patience, patience)
+		assert.Equal(t, loop.ErrDeadline, readErr)
+		assert.NoError(t, writeErr)
+		b.Start(from, sized(10))
+		_, err := b.Read(make([]byte, 1))
+		assert.Equal(t, io.ErrNoProgress, err, "the next message is not interrupted")
+
+		from = &fakeConn{pieces: []string{"abc"}, end: io.EOF}
+		to = &fakeConn{}
+		b.Start(from, closing)
+		w.Start(to, true)
+		from.onWait = w.Interrupt
+		readErr, writeErr = Copy(&w, &b, make([]byte, 100), patience, patience)
+		assert.NoError(t, readErr)
+		assert.Equal(t, loop.ErrDeadline, writeErr)
+		assert.Equal(t, loop.ErrDeadline, w.End(nil))
+		assert.Empty(t, to.out)
+		w.Start(to, true)
+		assert.NoError(t, w.End(nil))
+	})
+}

@@ -47,6 +47,7 @@ func (b *Buffers) Put(p []byte) {
 
 // Copy moves the rest of a body until its end. Each wait for bytes, and each
 // for room, is bounded by its timeout; the deadlines are left as they are then.
+// Body.Interrupt and Writer.Interrupt end it from another task.
 // At the end the trailer section of from is still to be read: see Body.Trailer.
 func Copy(to *Writer, from *Body, buffer []byte, read, write time.Duration) (readErr, writeErr error) {
 	l := from.conn.Loop()
@@ -77,14 +78,25 @@ func Copy(to *Writer, from *Body, buffer []byte, read, write time.Duration) (rea
 type Writer struct {
 	conn    loop.Conn
 	chunked bool
+	cut     bool
 	scratch []byte
 }
 
 // Start prepares for the body of a new message.
-func (w *Writer) Start(c loop.Conn, chunked bool) { w.conn, w.chunked = c, chunked }
+func (w *Writer) Start(c loop.Conn, chunked bool) { w.conn, w.chunked, w.cut = c, chunked, false }
+
+// Interrupt ends a Write that waits in another task, and every later one of this
+// body, with loop.ErrDeadline. See Body.Interrupt.
+func (w *Writer) Interrupt() {
+	w.cut = true
+	w.conn.SetWriteDeadline(loop.Past)
+}
 
 // Write sends p as it is, or as one chunk.
 func (w *Writer) Write(p []byte) (int, error) {
+	if w.cut {
+		return 0, loop.ErrDeadline
+	}
 	if !w.chunked || len(p) == 0 {
 		return w.conn.Write(p)
 	}
@@ -103,6 +115,9 @@ func (w *Writer) Write(p []byte) (int, error) {
 // End ends the body: with the last chunk and the trailer fields that may be
 // forwarded, where it is chunked. trailer may be nil.
 func (w *Writer) End(trailer *h1.Trailer) error {
+	if w.cut {
+		return loop.ErrDeadline
+	}
 	if !w.chunked {
 		return nil
 	}
