@@ -84,6 +84,35 @@ func (d *Chunks) Left() int64 {
 	return int64(d.left)
 }
 
+// Least is how many bytes there are at least until the line of the last chunk ends, 0 if Next wants no more. Who reads
+// no more than that takes nothing that belongs to the trailer section or the next message.
+func (d *Chunks) Least() int64 {
+	const last = int64(len(LastChunk))
+	const end = int64(len(ChunkEnd))
+	left := int64(min(d.left, 1<<62))
+	line := end // what the size line still has
+	switch d.state {
+	case chunkTrailer, chunkFailed:
+		return 0
+	case chunkBody:
+		return left + end + last
+	case chunkBodyCR:
+		return end + last
+	case chunkBodyLF:
+		return 1 + last
+	case chunkSize:
+		if d.digits == 0 {
+			return last
+		}
+	case chunkSizeLF:
+		line = 1
+	}
+	if left > 0 {
+		line += left + end + last
+	}
+	return line
+}
+
 // step takes one byte of anything that is not data.
 func (d *Chunks) step(c byte) Reason {
 	switch d.state {
