@@ -85,46 +85,61 @@ func (b *Body) Read(p []byte) (int, error) {
 			}
 			return n, nil
 		}
-		switch {
-		case err == io.EOF && b.kind == h1.BodyClose:
+		if err == io.EOF && b.kind == h1.BodyClose {
 			b.done = true
 			return 0, io.EOF
-		case err == io.EOF:
-			return 0, io.ErrUnexpectedEOF
-		case err != nil:
-			return 0, err
+		}
+		if err != nil {
+			return 0, inside(err)
 		}
 	}
 }
 
-// readChunked reads the data of one or more chunks. It gives the decoder no
-// more than p can hold, since what was decoded has to go somewhere.
-func (b *Body) readChunked(p []byte) (int, error) {
-	filled := 0
-	for {
-		in := b.conn.Peek()
-		for len(in) > 0 && filled < len(p) && !b.chunks.Done() {
-			data, n, err := b.chunks.Next(in[:min(len(in), len(p)-filled)])
-			if err != nil && filled == 0 {
-				return 0, err
+// readChunked reads the data of one or more chunks: what is here already, else
+// straight into p. Chunks are decoded where they lie, so that no more of a body
+// is in our memory than p holds, however fast its sender is.
+func (b *Body) readChunked(p []byte) (filled int, err error) {
+	if _, _, err := b.chunks.Next(nil); err != nil {
+		return 0, err // the same as last time
+	}
+	for filled == 0 && !b.chunks.Done() {
+		if in := b.conn.Peek(); len(in) > 0 {
+			var used int
+			filled, used, err = b.decode(p, in[:min(len(in), len(p))])
+			b.conn.Consume(used)
+		} else {
+			// No byte behind the body: it could not be put back.
+			raw := p[:min(int64(len(p)), b.chunks.Least())]
+			var n int
+			if n, err = b.conn.Read(raw); n > 0 {
+				filled, _, err = b.decode(p, raw[:n])
 			}
-			if err != nil {
-				return filled, nil // the decoder repeats what is wrong
-			}
-			filled += copy(p[filled:], data)
-			b.conn.Consume(n)
-			in = b.conn.Peek()
 		}
-		switch {
-		case filled > 0:
-			return filled, nil
-		case b.chunks.Done():
-			return 0, b.readTrailer()
-		}
-		if err := b.fill(); err != nil {
-			return 0, err
+		if err != nil {
+			return filled, inside(err)
 		}
 	}
+	if filled > 0 {
+		return filled, nil
+	}
+	return 0, b.readTrailer()
+}
+
+// decode moves the data of chunks from in, which may be part of p, to the start
+// of p. What follows data shows at the next call, also an error.
+func (b *Body) decode(p, in []byte) (filled, used int, err error) {
+	for used < len(in) && !b.chunks.Done() {
+		data, n, err := b.chunks.Next(in[used:])
+		if err != nil && filled == 0 {
+			return 0, used, err
+		}
+		if err != nil {
+			break
+		}
+		filled += copy(p[filled:], data)
+		used += n
+	}
+	return filled, used, nil
 }
 
 // readTrailer reads the section behind the last chunk, nearly always an empty
@@ -142,14 +157,15 @@ func (b *Body) readTrailer() error {
 		case err != h1.ErrShort:
 			return err
 		}
-		if err := b.fill(); err != nil {
-			return err
+		if err := b.conn.Fill(); err != nil {
+			return inside(err)
 		}
 	}
 }
 
-func (b *Body) fill() error {
-	err := b.conn.Fill()
+// inside says of an error within a body that ends by itself that the end of its
+// connection is not one.
+func inside(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
 	}
