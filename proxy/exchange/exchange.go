@@ -146,7 +146,9 @@ func (x *Exchange) readHead() bool {
 			return x.start(n)
 		}
 		if err != h1.ErrShort {
-			x.refuse(err.(*h1.SyntaxError))
+			x.Stats.Requests.Add(1)
+			refused := err.(*h1.SyntaxError)
+			x.refuse(refused.Status, clientError(refused.Status), refused.Error())
 			return false
 		}
 		if !timed {
@@ -156,10 +158,7 @@ func (x *Exchange) readHead() bool {
 		switch err := c.Fill(); err {
 		case nil:
 		case loop.ErrDeadline:
-			x.Stats.FailClient(stats.RequestTimeout)
-			x.Method, x.Minor, x.keep = h1.MethodOther, 1, false
-			x.Fail(408, "the request head took too long")
-			x.finish()
+			x.refuse(408, stats.RequestTimeout, "the request head took too long")
 			return false
 		default:
 			if err != io.EOF && err != loop.ErrStopped || len(c.Peek()) > 0 {
@@ -178,37 +177,32 @@ func (x *Exchange) start(n int) bool {
 	x.keep = r.KeepAlive && !x.Loop.Draining()
 	x.continued = !r.Expect100
 	x.Stats.Requests.Add(1)
-	if max := x.server.config.BodyMax; max > 0 && r.Body.Length > max {
-		x.keep = false
-		x.Stats.FailClient(stats.BodyTooLarge)
-		x.Fail(413, "the request body is larger than this server takes")
-		x.finish()
-		return false
-	}
-	if r.Body.Empty() {
-		x.Body.Start(x.Client, r.Body)
-		return true
-	}
-	if r.ExpectOther {
-		x.keep = false
-		x.Stats.FailClient(stats.BadExpectation)
-		x.Fail(417, "this server only knows the expectation 100-continue")
-		x.finish()
-		return false
-	}
 	x.Body.Start(x.Client, r.Body)
+	if max := x.server.config.BodyMax; max > 0 && r.Body.Length > max {
+		x.reject(413, stats.BodyTooLarge, "the request body is larger than this server takes")
+		return false
+	}
+	if r.ExpectOther && !x.Body.Done() {
+		x.reject(417, stats.BadExpectation, "this server only knows the expectation 100-continue")
+		return false
+	}
 	return true
 }
 
-// refuse answers bytes that are not a request, and ends the connection.
-func (x *Exchange) refuse(err *h1.SyntaxError) {
-	x.Stats.Requests.Add(1)
-	x.Stats.FailClient(clientError(err.Status))
-	x.keep, x.continued = false, true
-	x.headBytes = 0
-	x.Body.Start(x.Client, h1.Body{})
+// refuse answers bytes that are not a request, or not a whole one in time, and
+// ends the connection.
+func (x *Exchange) refuse(status int, count stats.ClientError, why string) {
 	x.Method, x.Minor, x.Framing = h1.MethodOther, 1, h1.Body{}
-	x.Fail(err.Status, err.Error())
+	x.headBytes, x.continued = 0, true
+	x.Body.Start(x.Client, x.Framing)
+	x.reject(status, count, why)
+}
+
+// reject answers a request that no handler gets, and ends the connection.
+func (x *Exchange) reject(status int, count stats.ClientError, why string) {
+	x.keep = false
+	x.Stats.FailClient(count)
+	x.Fail(status, why)
 	x.finish()
 }
 
