@@ -153,6 +153,9 @@ func (x *Exchange) readHead() bool {
 		}
 		if !timed {
 			timed = true
+			if c.Flush() != nil { // answers to the requests before this one
+				return false
+			}
 			c.SetReadDeadline(x.Loop.Now().After(x.server.config.Header))
 		}
 		switch err := c.Fill(); err {

@@ -99,6 +99,20 @@ func TestPipeliningCuts(t *testing.T) {
 	})
 }
 
+// An answer does not wait for the rest of the next request: its client may wait
+// for the answer first.
+func TestPipeliningHalfARequest(t *testing.T) {
+	engines(t, exchange.Config{}, func(t *testing.T, r *rig) {
+		c := r.Client(r.address)
+		c.Send("GET /one HTTP/1.1\r\nHost: a\r\n\r\nGET /tw")
+		assert.Equal(t, "/one", c.Answer("GET").Text)
+		c.Send("o HTTP/1.1\r\nHost: a\r\n\r\n\r\n") // and an empty line, as old clients do
+		assert.Equal(t, "/two", c.Answer("GET").Text)
+		c.Send("GET /three HTTP/1.1\r\nHost: a\r\n\r\n")
+		assert.Equal(t, "/three", c.Answer("GET").Text)
+	})
+}
+
 // A client that ends its direction behind its requests gets its answers.
 func TestHalfClose(t *testing.T) {
 	engines(t, exchange.Config{}, func(t *testing.T, r *rig) {
