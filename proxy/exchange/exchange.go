@@ -177,7 +177,7 @@ func (x *Exchange) start(n int) bool {
 	r := x.Request
 	x.headBytes = n
 	x.Method, x.Minor, x.Framing = r.Method, r.Minor, r.Body
-	x.keep = r.KeepAlive && !x.Loop.Draining()
+	x.keep = r.KeepAlive
 	x.continued = !r.Expect100
 	x.Stats.Requests.Add(1)
 	x.Body.Start(x.Client, r.Body)

@@ -345,6 +345,28 @@ func TestHandlerFailures(t *testing.T) {
 	}
 }
 
+func TestDraining(t *testing.T) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		asked := make(chan struct{})
+		r := serve(t, engine, exchange.Config{}, func(x *exchange.Exchange) {
+			close(asked)
+			for !x.Loop.Draining() {
+				x.Loop.Sleep(time.Millisecond)
+			}
+			text(x, "last")
+		})
+		c := r.Client(r.address)
+		c.Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		<-asked
+		r.Loop.Drain()
+		resp := c.Answer("GET")
+		assert.Equal(t, "last", resp.Text)
+		assert.Equal(t, "close", rawConnection(resp), "the client must not send another one")
+		c.End()
+		r.Loop.Wait()
+	})
+}
+
 func TestClosing(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		r := serve(t, engine, exchange.Config{}, func(x *exchange.Exchange) { x.Close(); text(x, "last") })

@@ -54,9 +54,11 @@ func (x *Exchange) SendHead(kind h1.BodyKind) error {
 	return err
 }
 
-// settleKeep gives the connection up if a body that nobody has read stands
-// between this exchange and the next: reading it could take for ever.
+// settleKeep gives the connection up when the worker drains, and if a body that
+// nobody has read stands between this exchange and the next: reading it could
+// take for ever.
 func (x *Exchange) settleKeep() {
+	x.keep = x.keep && !x.Loop.Draining()
 	if x.keep && !x.Body.Done() {
 		x.ReleaseHead()
 		_, whole := x.Body.Whole()
