@@ -52,9 +52,14 @@ type Server struct {
 	handler Handler
 	date    h1.DateCache
 	request h1.Request // being read; every exchange copies what it needs for longer
-	out     []byte     // head of a response, being built: never across a wait
+	heads   [][]byte   // free memory for heads of responses, last in first out
 	free    []*Exchange
 }
+
+// headsKept bounds the free memory for heads. One is in use by each exchange
+// whose client has no room for its head: mostly that is none, and always the same
+// memory.
+const headsKept = 64
 
 // NewServer makes the server of one worker.
 func NewServer(cfg Config, h Handler) *Server {
@@ -107,6 +112,21 @@ func (s *Server) put(x *Exchange) {
 	}
 }
 
+func (s *Server) takeHead() []byte {
+	if n := len(s.heads); n > 0 {
+		b := s.heads[n-1]
+		s.heads = s.heads[:n-1]
+		return b
+	}
+	return nil
+}
+
+func (s *Server) putHead(b []byte) {
+	if len(s.heads) < headsKept {
+		s.heads = append(s.heads, b[:0])
+	}
+}
+
 // Exchange is one request and its response.
 //
 // It is small, because one exists for each request that waits for an upstream;
@@ -133,6 +153,7 @@ type Exchange struct {
 
 	writer relay.Writer
 	status int
+	out    []byte // head of the response, from Begin until it is written
 }
 
 // readHead waits for one whole request head. false ends the connection; the

@@ -9,27 +9,23 @@ import (
 // serverName is what we call ourselves in Server, on responses of our own.
 const serverName = "atlas"
 
-// Begin starts the response with its status line. reason may be nil. Nothing may
-// be waited for between Begin and SendHead: the head is built in the worker's one
-// buffer.
+// Begin starts the response with its status line. reason may be nil.
 func (x *Exchange) Begin(status int, reason []byte) {
 	x.begun, x.status = true, status
 	x.Stats.Respond(status)
 	if reason != nil {
-		x.server.out = h1.AppendStatusReason(x.server.out[:0], status, reason)
+		x.out = h1.AppendStatusReason(x.server.takeHead(), status, reason)
 	} else {
-		x.server.out = h1.AppendStatusLine(x.server.out[:0], status)
+		x.out = h1.AppendStatusLine(x.server.takeHead(), status)
 	}
 }
 
 // Field adds a field to the head.
-func (x *Exchange) Field(name, value []byte) {
-	x.server.out = h1.AppendField(x.server.out, name, value)
-}
+func (x *Exchange) Field(name, value []byte) { x.out = h1.AppendField(x.out, name, value) }
 
 // Date adds the Date field, for a response that has none yet.
 func (x *Exchange) Date() {
-	x.server.out = append(x.server.out, x.server.date.Field(x.Loop.Clock().Unix())...)
+	x.out = append(x.out, x.server.date.Field(x.Loop.Clock().Unix())...)
 }
 
 // SendHead ends the head and says how the body is framed: BodyNone for no body,
@@ -40,17 +36,25 @@ func (x *Exchange) SendHead(kind h1.BodyKind) error {
 	chunked := false
 	if kind == h1.BodyChunked || kind == h1.BodyClose {
 		if chunked = x.Minor >= 1; chunked {
-			x.server.out = append(x.server.out, "Transfer-Encoding: chunked\r\n"...)
+			x.out = append(x.out, "Transfer-Encoding: chunked\r\n"...)
 		} else {
 			x.keep = false
 		}
 	}
 	x.settleKeep()
-	x.server.out = x.appendConnection(x.server.out)
-	x.server.out = append(x.server.out, "\r\n"...)
+	x.out = x.appendConnection(x.out)
+	x.out = append(x.out, "\r\n"...)
 	x.writer.Start(x.Client, chunked)
+	return x.writeHead()
+}
+
+// writeHead sends what was built, which may have to wait for room, and gives its
+// memory back.
+func (x *Exchange) writeHead() error {
 	x.Client.SetWriteDeadline(x.Loop.Now().After(x.server.config.Write))
-	_, err := x.Client.Write(x.server.out)
+	_, err := x.Client.Write(x.out)
+	x.server.putHead(x.out)
+	x.out = nil
 	return err
 }
 
@@ -90,14 +94,11 @@ func (x *Exchange) SendPrepared(status int, head, tail []byte) error {
 	if _, err := c.Write(head); err != nil {
 		return err
 	}
-	if _, err := c.Write(x.server.date.Field(x.Loop.Clock().Unix())); err != nil {
+	x.out = x.server.takeHead()
+	x.Date()
+	x.out = x.appendConnection(x.out)
+	if err := x.writeHead(); err != nil {
 		return err
-	}
-	if !x.keep || x.Minor == 0 {
-		x.server.out = x.appendConnection(x.server.out[:0])
-		if _, err := c.Write(x.server.out); err != nil {
-			return err
-		}
 	}
 	if len(tail) > preparedCopyMax {
 		return c.Queue(tail)
@@ -143,15 +144,14 @@ func (x *Exchange) Informational(resp *h1.Response) error {
 	if x.Minor == 0 {
 		return nil
 	}
-	x.server.out = h1.AppendStatusReason(x.server.out[:0], resp.Status, resp.Reason)
+	x.out = h1.AppendStatusReason(x.server.takeHead(), resp.Status, resp.Reason)
 	for i, f := range resp.Fields() {
 		if !resp.HopByHop(i) {
-			x.server.out = h1.AppendField(x.server.out, f.Name, f.Value)
+			x.out = h1.AppendField(x.out, f.Name, f.Value)
 		}
 	}
-	x.server.out = append(x.server.out, "\r\n"...)
-	x.Client.SetWriteDeadline(x.Loop.Now().After(x.server.config.Write))
-	if _, err := x.Client.Write(x.server.out); err != nil {
+	x.out = append(x.out, "\r\n"...)
+	if err := x.writeHead(); err != nil {
 		return err
 	}
 	return x.Client.Flush()
@@ -161,16 +161,16 @@ func (x *Exchange) Informational(resp *h1.Response) error {
 // pairs of field names and values.
 func (x *Exchange) Fail(status int, why string, extra ...string) {
 	x.Begin(status, nil)
-	x.server.out = h1.AppendField(x.server.out, "Server", serverName)
+	x.out = h1.AppendField(x.out, "Server", serverName)
 	x.Date()
 	for i := 0; i+1 < len(extra); i += 2 {
-		x.server.out = h1.AppendField(x.server.out, extra[i], extra[i+1])
+		x.out = h1.AppendField(x.out, extra[i], extra[i+1])
 	}
 	text := h1.AppendDecimal(nil, int64(status))
 	text = append(append(text, ' '), h1.StatusText(status)...)
 	text = append(append(append(text, ": "...), why...), '\n')
-	x.server.out = h1.AppendField(x.server.out, "Content-Type", "text/plain; charset=utf-8")
-	x.server.out = h1.AppendContentLength(x.server.out, int64(len(text)))
+	x.out = h1.AppendField(x.out, "Content-Type", "text/plain; charset=utf-8")
+	x.out = h1.AppendContentLength(x.out, int64(len(text)))
 	// An error of sending leaves nobody to tell: finish closes.
 	if x.SendHead(h1.BodyLength) == nil && x.Method != h1.MethodHead {
 		_, _ = x.Write(text)
