@@ -37,7 +37,8 @@ type Config struct {
 	Write  time.Duration // until the client has taken what was sent
 	Idle   time.Duration // between two exchanges, and before the first
 	Limits h1.Limits     // of heads
-	// BodyMax is the largest request body in bytes; 0 is unlimited.
+	// BodyMax is the largest request body in bytes; 0 is unlimited. One that
+	// says its length is refused at once; reading another fails behind it.
 	BodyMax int64
 	Stats   *stats.Stats // the worker's
 }
@@ -202,9 +203,12 @@ func (x *Exchange) start(n int) bool {
 	x.continued = !r.Expect100
 	x.Stats.Requests.Add(1)
 	x.Body.Start(x.Client, r.Body)
-	if max := x.server.config.BodyMax; max > 0 && r.Body.Length > max {
-		x.reject(413, stats.BodyTooLarge, "the request body is larger than this server takes")
-		return false
+	if most := x.server.config.BodyMax; most > 0 {
+		if r.Body.Length > most {
+			x.reject(413, stats.BodyTooLarge, "the request body is larger than this server takes")
+			return false
+		}
+		x.Body.Limit(most)
 	}
 	if r.ExpectOther && !x.Body.Done() {
 		x.reject(417, stats.BadExpectation, "this server only knows the expectation 100-continue")

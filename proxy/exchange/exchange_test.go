@@ -13,6 +13,7 @@ import (
 	"atlas/proxy/h1"
 	"atlas/proxy/loop"
 	"atlas/proxy/looptest"
+	"atlas/proxy/relay"
 	"atlas/proxy/stats"
 )
 
@@ -433,6 +434,32 @@ func TestStandardClient(t *testing.T) {
 				assert.Equal(t, strings.Repeat("z", 100_000), readAll(t, resp))
 				assert.NoError(t, resp.Body.Close())
 			}
+		}
+	})
+}
+
+// A body without a length shows its size while it is read.
+func TestBodyMaxOfChunks(t *testing.T) {
+	engines(t, exchange.Config{BodyMax: 10}, func(t *testing.T, r *rig) {
+		c := r.Client(r.address)
+		const head = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+		c.Send(head + "a\r\n0123456789\r\n0\r\n\r\n")
+		assert.Equal(t, "0123456789", c.Answer("POST").Text)
+		c.Send(head + "a\r\n0123456789\r\n1\r\n0\r\n0\r\n\r\n")
+		resp := c.Answer("POST")
+		assert.Equal(t, "failed: "+relay.ErrTooLong.Error(), resp.Text)
+		assert.Equal(t, "close", rawConnection(resp))
+	})
+}
+
+// A body that is larger than we linger for: the answer is there all the same.
+func TestUnreadBodyHuge(t *testing.T) {
+	engines(t, exchange.Config{}, func(t *testing.T, r *rig) {
+		for range 5 {
+			c := r.Client(r.address)
+			c.Send("POST /other HTTP/1.1\r\nHost: a\r\nContent-Length: 20000000\r\n\r\n")
+			_, _ = c.Write(make([]byte, 20_000_000)) // cut at some point, by a reset
+			assert.Equal(t, "/other", c.Answer("POST").Text)
 		}
 	})
 }

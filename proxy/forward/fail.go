@@ -6,6 +6,7 @@ import (
 
 	"atlas/proxy/h1"
 	"atlas/proxy/loop"
+	"atlas/proxy/relay"
 	"atlas/proxy/stats"
 	"atlas/proxy/upstream"
 )
@@ -56,6 +57,9 @@ func (t *transfer) again(err error) bool {
 		x.Stats.FailClient(stats.BadRequest)
 		x.Close()
 		x.Fail(syntax.Status, syntax.Error())
+	case isLost && lost.err == relay.ErrTooLong:
+		x.Stats.FailClient(stats.BodyTooLarge)
+		x.Fail(413, "the request body is larger than this server takes")
 	case isLost && lost.err == loop.ErrDeadline:
 		x.Stats.FailClient(stats.RequestTimeout)
 		x.Close()

@@ -1,17 +1,22 @@
 package relay
 
 import (
+	"errors"
 	"io"
 
 	"atlas/proxy/h1"
 	"atlas/proxy/loop"
 )
 
+// ErrTooLong says that a body is longer than its Limit.
+var ErrTooLong = errors.New("body over the limit")
+
 // Body reads the body of one message from a connection, without its framing.
 type Body struct {
 	conn    loop.Conn
 	kind    h1.BodyKind
 	left    int64 // of BodyLength
+	room    int64 // of BodyChunked, for bytes until ErrTooLong
 	chunks  h1.Chunks
 	trailer *h1.Trailer // made for the first chunked body: it is 2 KB
 	tail    int         // bytes of the trailer section that End will consume
@@ -22,9 +27,13 @@ type Body struct {
 // Start prepares for a body whose first byte is the next one of c.
 func (b *Body) Start(c loop.Conn, framing h1.Body) {
 	b.conn, b.kind, b.left = c, framing.Kind, framing.Length
-	b.chunks, b.tail = h1.Chunks{}, 0
+	b.chunks, b.tail, b.room = h1.Chunks{}, 0, 1<<63-1
 	b.done, b.cut = framing.Empty(), false
 }
+
+// Limit bounds how long the body may be, where that is not known in advance: in
+// chunks.
+func (b *Body) Limit(most int64) { b.room = most }
 
 // Interrupt ends a Read that waits in another task, and every later one of this
 // body. A deadline in the past alone would not: a task that is about to read
@@ -63,6 +72,7 @@ func (b *Body) Skip() {
 //	0, io.EOF                    the body is complete; Trailer and End follow
 //	0, io.ErrUnexpectedEOF       the connection ended inside of it
 //	0, *h1.SyntaxError           its chunks or trailer section are malformed
+//	0, ErrTooLong                it is longer than Limit
 //	0, loop.ErrDeadline          no byte came in time, or Interrupt
 //	0, another                   what the connection said
 func (b *Body) Read(p []byte) (int, error) {
@@ -71,6 +81,8 @@ func (b *Body) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	case b.cut:
 		return 0, loop.ErrDeadline
+	case b.room < 0:
+		return 0, ErrTooLong
 	case b.kind == h1.BodyChunked:
 		return b.readChunked(p)
 	case b.kind == h1.BodyLength && int64(len(p)) > b.left:
@@ -118,6 +130,9 @@ func (b *Body) readChunked(p []byte) (filled int, err error) {
 		if err != nil {
 			return filled, inside(err)
 		}
+	}
+	if b.room -= int64(filled); b.room < 0 {
+		return 0, ErrTooLong
 	}
 	if filled > 0 {
 		return filled, nil

@@ -193,3 +193,24 @@ func TestBodyStartsAnew(t *testing.T) {
 		}
 	}
 }
+
+func TestBodyLimit(t *testing.T) {
+	const wire = "5\r\nhello\r\n3\r\nyou\r\n0\r\n\r\n"
+	for most, want := range map[int64]error{0: ErrTooLong, 5: ErrTooLong, 7: ErrTooLong, 8: io.EOF, 9: io.EOF} {
+		for _, size := range []int{1, 3, 100} {
+			var b Body
+			b.Start(&fakeConn{pieces: strings.Split(wire, ""), end: io.EOF}, chunked)
+			b.Limit(most)
+			got, err := 0, error(nil)
+			for p := make([]byte, size); err == nil; {
+				var n int
+				n, err = b.Read(p)
+				got += n
+			}
+			assert.Equal(t, want, err, "limit %d", most)
+			assert.LessOrEqual(t, got, int(most), "limit %d", most)
+			_, again := b.Read(make([]byte, size))
+			assert.Equal(t, want, again)
+		}
+	}
+}
