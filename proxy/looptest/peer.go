@@ -62,7 +62,7 @@ func (p *Peer) Head() string {
 		switch {
 		case line == "\r\n" && err == nil:
 			return head.String()
-		case errors.Is(err, net.ErrClosed), err == io.EOF, isReset(err):
+		case err == io.EOF, isGone(err):
 			return ""
 		case err != nil:
 			p.fatal("read a head: %v after %q", err, head.String())
@@ -105,7 +105,7 @@ func (p *Peer) End() {
 // comes before that.
 func (p *Peer) Gone() {
 	_, err := io.Copy(io.Discard, struct{ io.Reader }{p.In})
-	if err != nil && !isReset(err) {
+	if err != nil && !isGone(err) {
 		p.fatal("want the end, got %v", err)
 	}
 }
@@ -152,8 +152,10 @@ func (p *Peer) Answer(method string) *Response {
 	}
 }
 
-func isReset(err error) bool {
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+// isGone reports an end that is not in order: by the other side, or because the
+// test is over.
+func isGone(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
 }
 
 // Script is an upstream that does what a test says, byte by byte.
@@ -228,6 +230,14 @@ func (e *Env) Pair() (*Peer, loop.Conn) {
 	e.Helper()
 	peer, c := e.peers()
 	return newPeer(peer, e.Fatalf), c
+}
+
+// Full is an address that answers no one who connects: its queue is full.
+func (e *Env) Full() loop.Address {
+	e.Helper()
+	address, free := fullListener(e)
+	e.Cleanup(free)
+	return address
 }
 
 // Eventually waits until cond holds.

@@ -1,0 +1,378 @@
+package upstream
+
+import (
+	"io"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"atlas/proxy/balance"
+	"atlas/proxy/loop"
+	"atlas/proxy/looptest"
+	"atlas/proxy/stats"
+)
+
+const patience = 10 * time.Second
+
+// rig is a worker with a pool.
+type rig struct {
+	*looptest.Env
+	pool  *Pool
+	stats *stats.Stats
+}
+
+// engines runs test on both engines, with a pool for the targets that it names.
+func engines(t *testing.T, cfg Config, test func(t *testing.T, r *rig)) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		r := &rig{Env: looptest.New(t, loop.Config{Engine: engine, CPU: -1}), stats: new(stats.Stats)}
+		cfg := cfg
+		cfg.Stats = r.stats
+		if cfg.Connect == 0 {
+			cfg.Connect = patience
+		}
+		if cfg.Idle == 0 {
+			cfg.Idle = patience
+		}
+		if cfg.Strategy == "" {
+			cfg.Strategy = balance.RoundRobin
+		}
+		r.pool = New(r.Loop, cfg)
+		test(t, r)
+	})
+}
+
+// to sends the pool to other targets.
+func (r *rig) to(addresses ...loop.Address) {
+	cfg := r.pool.config
+	cfg.Targets = nil
+	for i, address := range addresses {
+		cfg.Targets = append(cfg.Targets, Target{Name: string(rune('a' + i)), Address: address, Weight: 1})
+	}
+	cfg.Loads = NewLoads(cfg.Strategy, len(addresses))
+	r.pool = New(r.Loop, cfg)
+}
+
+// take is Take of a test that expects a connection.
+func (r *rig) take(fresh bool) *Conn {
+	c, err := r.pool.Take(0, fresh)
+	if !assert.NoError(r, err) {
+		panic("no connection")
+	}
+	return c
+}
+
+// idle is the pool's own count, asked on the worker.
+func (r *rig) idle() (n int) {
+	r.Post(func() { n = r.pool.Idle(0) })
+	return n
+}
+
+// silent is an upstream that waits for the other side's end.
+func silent(p *looptest.Peer, _ int) { p.Gone() }
+
+func TestReuse(t *testing.T) {
+	engines(t, Config{}, func(t *testing.T, r *rig) {
+		s := r.Script(silent)
+		r.to(s.Address)
+		r.Task(func() {
+			a, b, c := r.take(false), r.take(false), r.take(false)
+			connA, connB, connC := a.Conn, b.Conn, c.Conn
+			assert.False(t, a.Reused)
+			a.Release()
+			b.Release()
+			c.Release()
+			assert.Equal(t, 3, r.pool.Idle(0))
+
+			warmest := r.take(false)
+			assert.Same(t, connC, warmest.Conn, "last in, first out")
+			assert.True(t, warmest.Reused)
+			next := r.take(false)
+			assert.Same(t, connB, next.Conn)
+			fresh := r.take(true)
+			assert.NotSame(t, connA, fresh.Conn, "it was asked to dial")
+			assert.False(t, fresh.Reused)
+			coldest := r.take(false)
+			assert.Same(t, connA, coldest.Conn)
+			last := r.take(false)
+			assert.False(t, last.Reused, "none is left")
+			for _, c := range []*Conn{warmest, next, fresh, coldest, last} {
+				c.Drop()
+			}
+		})
+		r.Eventually("the connections", func() bool { return s.Accepted() == 5 })
+	})
+}
+
+// A struct that served a connection serves another one as if it were new.
+func TestDropForgets(t *testing.T) {
+	engines(t, Config{}, func(t *testing.T, r *rig) {
+		r.to(r.Script(silent).Address)
+		r.Task(func() {
+			c := r.take(false)
+			c.Release()
+			c = r.take(false)
+			assert.True(t, c.Reused)
+			c.Drop()
+			again := r.take(false)
+			assert.Same(t, c, again)
+			assert.False(t, again.Reused)
+			again.Drop()
+		})
+		r.Eventually("the connections to close", func() bool { return r.Loop.Counters().Dialled.Load() == 0 })
+	})
+}
+
+// An idle connection that the upstream ends, resets or uses out of turn is closed
+// without being asked for, and never handed out.
+func TestLost(t *testing.T) {
+	for name, end := range map[string]func(*looptest.Peer){
+		"ended":   func(p *looptest.Peer) {},
+		"reset":   func(p *looptest.Peer) { p.Reset() },
+		"speaks":  func(p *looptest.Peer) { p.Send("HTTP/1.1 408 Request Timeout\r\n\r\n"); p.Gone() },
+		"of many": func(p *looptest.Peer) { p.Send("x"); p.Gone() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			engines(t, Config{}, func(t *testing.T, r *rig) {
+				release := make(chan struct{})
+				s := r.Script(func(p *looptest.Peer, nth int) {
+					if nth == 1 {
+						<-release
+						end(p)
+						return
+					}
+					p.Gone()
+				})
+				r.to(s.Address)
+				r.Task(func() {
+					conns := []*Conn{r.take(false), r.take(false), r.take(false)}
+					for _, c := range conns {
+						c.Release()
+					}
+				})
+				assert.Equal(t, 3, r.idle())
+				close(release)
+				r.Eventually("the loss to be noticed", func() bool { return r.idle() == 2 })
+				assert.EqualValues(t, 2, r.Loop.Counters().Dialled.Load())
+				r.Task(func() {
+					conns := []*Conn{r.take(false), r.take(false), r.take(false)}
+					for i, c := range conns {
+						assert.Equal(t, i < 2, c.Reused)
+						c.Drop()
+					}
+				})
+			})
+		})
+	}
+}
+
+// The upstream ends a connection, and a moment later it is asked for: nobody has
+// been told yet, perhaps.
+func TestLostJustNow(t *testing.T) {
+	engines(t, Config{}, func(t *testing.T, r *rig) {
+		ended := make(chan struct{})
+		s := r.Script(func(p *looptest.Peer, nth int) {
+			if nth == 0 {
+				p.Expect("x")
+				_ = p.CloseWrite()
+				close(ended)
+			}
+			p.Gone()
+		})
+		r.to(s.Address)
+		r.Task(func() {
+			c := r.take(false)
+			_, err := c.Write([]byte("x"))
+			assert.NoError(t, err)
+			assert.NoError(t, c.Flush())
+			c.Release()
+		})
+		<-ended
+		time.Sleep(20 * time.Millisecond)
+		r.Task(func() {
+			c := r.take(false)
+			assert.False(t, c.Reused)
+			c.Drop()
+		})
+		r.Eventually("the connections", func() bool { return s.Accepted() == 2 })
+	})
+}
+
+func TestExpiry(t *testing.T) {
+	engines(t, Config{Idle: 50 * time.Millisecond}, func(t *testing.T, r *rig) {
+		closed := make(chan struct{})
+		s := r.Script(func(p *looptest.Peer, _ int) { p.Gone(); close(closed) })
+		r.to(s.Address)
+		r.Task(func() { r.take(false).Release() })
+		<-closed
+		r.Eventually("the pool to forget it", func() bool { return r.idle() == 0 })
+	})
+}
+
+// More than idleMax are kept for a moment only.
+func TestSurplus(t *testing.T) {
+	skipShort(t)
+	engines(t, Config{}, func(t *testing.T, r *rig) {
+		r.to(r.Script(silent).Address)
+		r.Task(func() {
+			var conns []*Conn
+			for range idleMax + 20 {
+				conns = append(conns, r.take(false))
+			}
+			for _, c := range conns {
+				c.Release()
+			}
+			assert.Equal(t, idleMax+20, r.pool.Idle(0))
+		})
+		r.Eventually("the surplus to go", func() bool { return r.idle() == idleMax })
+	})
+}
+
+func skipShort(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for seconds")
+	}
+}
+
+// What cannot carry another exchange is not kept.
+func TestReleaseDrops(t *testing.T) {
+	engines(t, Config{}, func(t *testing.T, r *rig) {
+		s := r.Script(func(p *looptest.Peer, nth int) {
+			p.Send("left over")
+			p.Gone()
+		})
+		r.to(s.Address)
+		r.Task(func() {
+			c := r.take(false)
+			assert.NoError(t, c.Fill())
+			c.Release()
+			assert.Zero(t, r.pool.Idle(0), "with bytes that nobody has read")
+
+			c = r.take(false)
+			assert.NoError(t, c.Fill())
+			c.Consume(len(c.Peek()))
+			c.since -= loop.Instant(lifeMax + time.Minute)
+			c.Release()
+			assert.Zero(t, r.pool.Idle(0), "older than lifeMax")
+
+			c = r.take(false)
+			assert.NoError(t, c.Fill())
+			c.Consume(len(c.Peek()))
+			c.Release()
+			assert.Equal(t, 1, r.pool.Idle(0))
+		})
+		open := r.Listen(looptest.Funcs{OnServe: func(c loop.Conn) bool {
+			busy := r.take(true)
+			assert.NoError(t, busy.Fill())
+			busy.Consume(len(busy.Peek()))
+			for !r.Loop.Draining() {
+				r.Loop.Sleep(time.Millisecond)
+			}
+			idle := r.pool.Idle(0)
+			busy.Release()
+			assert.Equal(t, idle, r.pool.Idle(0), "while the worker drains")
+			return false
+		}})
+		client := r.Client(open)
+		client.Send("x")
+		r.Eventually("the task", func() bool { return s.Accepted() == 4 })
+		r.Loop.Drain()
+		client.Gone()
+		r.Loop.Wait()
+		assert.Zero(t, r.Loop.Counters().Dialled.Load())
+	})
+}
+
+func TestDialFails(t *testing.T) {
+	engines(t, Config{Connect: 50 * time.Millisecond}, func(t *testing.T, r *rig) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		refuses := loop.Address{AddrPort: ln.Addr().(*net.TCPAddr).AddrPort()}
+		require.NoError(t, ln.Close())
+		full, missing := r.Full(), loop.Address{Path: filepath.Join(t.TempDir(), "none")}
+		r.to(refuses, full, missing)
+		r.Task(func() {
+			c, err := r.pool.Take(0, false)
+			assert.Nil(t, c)
+			assert.EqualError(t, err, "upstream a ("+refuses.String()+"): connect: connection refused")
+			_, err = r.pool.Take(1, false)
+			assert.EqualError(t, err, "upstream b ("+full.String()+"): connect: deadline passed")
+			assert.ErrorIs(t, err, loop.ErrDeadline)
+			_, err = r.pool.Take(2, true)
+			assert.EqualError(t, err, "upstream c (unix:"+missing.Path+"): connect: no such file or directory")
+		})
+		assert.EqualValues(t, 2, r.stats.UpstreamErrors[stats.Refused].Load())
+		assert.EqualValues(t, 1, r.stats.UpstreamErrors[stats.ConnectTimeout].Load())
+		r.Eventually("the sockets to close", func() bool { return r.Loop.Counters().Dialled.Load() == 0 })
+	})
+}
+
+func TestUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	ln, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	defer ln.Close()
+	go func() {
+		for { // one connection after the other
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+			_ = c.Close()
+		}
+	}()
+	engines(t, Config{}, func(t *testing.T, r *rig) {
+		r.to(loop.Address{Path: path})
+		r.Task(func() {
+			for range 2 {
+				c := r.take(false)
+				_, err := c.Write([]byte("hello"))
+				assert.NoError(t, err)
+				assert.NoError(t, c.Flush())
+				assert.NoError(t, c.Fill())
+				assert.Equal(t, "hello", string(c.Peek()))
+				c.Consume(5)
+				c.Release()
+			}
+			r.take(false).Drop()
+		})
+	})
+}
+
+func TestPick(t *testing.T) {
+	loads := NewLoads(balance.LeastConnections, 3)
+	assert.Nil(t, NewLoads(balance.RoundRobin, 3), "a strategy that looks at none")
+	assert.Nil(t, NewLoads(balance.Random, 3))
+	targets := []Target{{Name: "a", Weight: 1}, {Name: "b", Weight: 1}, {Name: "c", Weight: 0}}
+	least := New(nil, Config{Targets: targets, Strategy: balance.LeastConnections, Loads: loads})
+	other := New(nil, Config{Targets: targets, Strategy: balance.LeastConnections, Loads: loads, Worker: 1})
+	turns := New(nil, Config{Targets: targets, Strategy: balance.RoundRobin})
+	pick := func(p *Pool, tried ...int) int {
+		target, err := p.Pick(tried)
+		assert.NoError(t, err)
+		return target
+	}
+	first := pick(least)
+	assert.Equal(t, 1-first, pick(other), "workers see each other's exchanges")
+	least.Done(first)
+	assert.Equal(t, first, pick(least))
+	assert.Equal(t, 1-first, pick(least, first))
+	assert.EqualValues(t, 3, loads.active[0].n.Load()+loads.active[1].n.Load())
+	assert.Zero(t, loads.active[2].n.Load(), "it has no weight")
+	for range 2 {
+		least.Done(1 - first)
+	}
+	least.Done(first)
+	assert.Zero(t, loads.active[0].n.Load()+loads.active[1].n.Load())
+
+	_, err := least.Pick([]int{0, 1})
+	assert.Equal(t, ErrNone, err)
+	assert.Zero(t, loads.active[0].n.Load()+loads.active[1].n.Load(), "none was picked, none is in flight")
+	assert.NotEqual(t, pick(turns), pick(turns))
+	turns.Done(0)
+	assert.Equal(t, "b", least.Name(1))
+}
