@@ -98,7 +98,7 @@ func (h *Handler) load(x *exchange.Exchange, name string) {
 	switch {
 	case err != nil:
 		failOpen(x, err)
-	case stat.Dir:
+	case stat.Dir && file == name: // not an index that is a directory
 		location := appendEscaped([]byte{'/'}, name)
 		location = append(location, '/')
 		if hasQuery {

@@ -307,6 +307,22 @@ func TestRedirect(t *testing.T) {
 	})
 }
 
+// An index that is a directory is no reason to redirect: for the root the
+// Location would be "//", for others it would lead to itself for ever.
+func TestIndexIsDirectory(t *testing.T) {
+	sites(t, func(s *site) {
+		require.NoError(s, os.MkdirAll(filepath.Join(s.root, "a/index.html"), 0o755))
+		require.NoError(s, os.MkdirAll(filepath.Join(s.root, "index.html"), 0o755))
+		c := s.dial()
+		for _, target := range []string{"/", "/a/", "/index.html/", "/a/index.html/"} {
+			assert.Equal(s, 404, c.ask("GET "+target).StatusCode, target)
+		}
+		got := c.ask("GET /a/index.html")
+		assert.Equal(s, 301, got.StatusCode)
+		assert.Equal(s, "/a/index.html/", got.Header.Get("Location"))
+	})
+}
+
 func TestConditional(t *testing.T) {
 	sites(t, func(s *site) {
 		for name, size := range map[string]int{"small": 10, "large": entryBytesMax + 1} {
