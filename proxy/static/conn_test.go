@@ -301,6 +301,29 @@ func TestNoRegularFile(t *testing.T) {
 	})
 }
 
+// A client that never reads is cut when the write time-out has passed, with a
+// cached file and with one from the disk, and what it can still read is visibly
+// not all.
+func TestClientNeverReads(t *testing.T) {
+	const size = 64 << 20
+	sites(t, func(s *site) {
+		s.write("small", looptest.Pattern(entryBytesMax))
+		s.write("large", nil)
+		require.NoError(s, os.Truncate(filepath.Join(s.root, "large"), size))
+		for _, requests := range []string{
+			"GET /large HTTP/1.1\r\nHost: a\r\n\r\n",
+			strings.Repeat("GET /small HTTP/1.1\r\nHost: a\r\n\r\n", size/entryBytesMax),
+		} {
+			c := s.dial()
+			c.Send(requests)
+			s.Eventually("accept", func() bool { return s.Loop.Counters().Open.Load() == 1 })
+			s.Eventually("the time-out", func() bool { return s.Loop.Counters().Open.Load() == 0 })
+			n, _ := io.Copy(io.Discard, c.In)
+			assert.Less(s, n, int64(size), "all of it was sent although nobody read")
+		}
+	}, func(set *settings) { set.client.Write = 200 * time.Millisecond })
+}
+
 // A file that becomes shorter while it is sent ends in a reset: the client must
 // not wait for the rest, nor take the next response for it.
 func TestTruncatedWhileSent(t *testing.T) {

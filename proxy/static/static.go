@@ -167,8 +167,9 @@ func (h *Handler) sendOpen(x *exchange.Exchange, file string, f *loop.File, cond
 	if x.SendPrepared(200, e.head, e.tail) != nil {
 		return
 	}
-	n, err := x.SendFile(f, 0, f.Size)
-	if err == nil && n < f.Size {
-		x.Abort() // it has become shorter: the client must not take this for all
+	if n, err := x.SendFile(f, 0, f.Size); err != nil || n < f.Size {
+		// It has become shorter, or the client takes no more: it must not take
+		// this for all, nor the next response for the rest.
+		x.Abort()
 	}
 }
