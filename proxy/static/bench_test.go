@@ -1,0 +1,136 @@
+package static
+
+import (
+	"io"
+	"net"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"atlas/proxy/invariant"
+	"atlas/proxy/loop"
+	"atlas/proxy/looptest"
+)
+
+// skipInvariant skips what counts allocations: the race detector and the
+// invariants, which run with it, make some of their own.
+func skipInvariant(t testing.TB) {
+	t.Helper()
+	if invariant.Enabled {
+		t.Skip("invariants allocate")
+	}
+}
+
+// rawClient asks for one file on several connections at once, again and again,
+// and allocates nothing.
+type rawClient struct {
+	conns    []*net.TCPConn
+	next     int // connection whose response is read next
+	request  []byte
+	response []byte // of one response; they are all as long
+}
+
+func newRawClient(s *site, target string, conns int) *rawClient {
+	c := &rawClient{request: []byte("GET " + target + " HTTP/1.1\r\nHost: localhost\r\n\r\n")}
+	for range conns {
+		conn := s.Dial(s.address)
+		require.NoError(s, conn.SetDeadline(time.Time{}))
+		c.conns = append(c.conns, conn)
+	}
+	first := s.Client(s.address)
+	first.Send(string(c.request))
+	head := first.Head()
+	require.True(s, strings.HasPrefix(head, "HTTP/1.1 200 OK\r\n"), head)
+	_, length, _ := strings.Cut(head, "Content-Length: ")
+	length, _, _ = strings.Cut(length, "\r\n")
+	body, err := strconv.Atoi(length)
+	require.NoError(s, err)
+	first.Text(body)
+	c.response = make([]byte, len(head)+body)
+	return c
+}
+
+// ask is one response. A request goes out on every connection before the first
+// of their responses is read, so that the server has several to answer.
+func (c *rawClient) ask() error {
+	if c.next == 0 {
+		for _, conn := range c.conns {
+			if _, err := conn.Write(c.request); err != nil {
+				return err
+			}
+		}
+	}
+	_, err := io.ReadFull(c.conns[c.next], c.response)
+	c.next = (c.next + 1) % len(c.conns)
+	return err
+}
+
+// TestAllocsPerRequest: a request for a cached file allocates nothing on the
+// ring, from the socket to the socket. The whole process is counted while one
+// client asks: what remains is the look at the file once a second, and the
+// runtime itself. The fallback engine has a bound, so that it stays few.
+func TestAllocsPerRequest(t *testing.T) {
+	skipInvariant(t)
+	const requests = 20_000
+	most := map[loop.Engine]float64{loop.IOUring: 0.01, loop.Netpoll: 2}
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		for _, size := range []int{1 << 10, 64 << 10} {
+			s := newSite(t, engine)
+			s.write("file", looptest.Pattern(size))
+			c := newRawClient(s, "/file", 8)
+			run := func() uint64 {
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				for range requests {
+					if err := c.ask(); err != nil {
+						require.NoError(t, err)
+					}
+				}
+				runtime.ReadMemStats(&after)
+				return after.Mallocs - before.Mallocs
+			}
+			run()
+			per := float64(run()) / requests
+			t.Logf("%d bytes: %.5f allocations a request", size, per)
+			assert.Less(t, per, most[engine])
+		}
+	})
+}
+
+// BenchmarkStatic is the handler over loopback, worker and client in one
+// process: good for allocations and for what changed, not for how fast it is.
+func BenchmarkStatic(b *testing.B) {
+	for _, engine := range []struct {
+		name string
+		loop loop.Engine
+	}{{"ring", loop.IOUring}, {"netpoll", loop.Netpoll}} {
+		for _, size := range []struct {
+			name  string
+			bytes int
+		}{{"1k", 1 << 10}, {"64k", 64 << 10}} {
+			b.Run("engine="+engine.name+"/bytes="+size.name, func(b *testing.B) {
+				if engine.loop == loop.IOUring {
+					looptest.RequireRing(b)
+				}
+				if procs := engine.loop.Procs(1); runtime.GOMAXPROCS(0) < procs {
+					defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs)) // as the server does
+				}
+				s := newSite(b, engine.loop)
+				s.write("file", looptest.Pattern(size.bytes))
+				c := newRawClient(s, "/file", 32)
+				b.SetBytes(int64(len(c.response)))
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := c.ask(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
