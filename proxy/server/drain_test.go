@@ -2,13 +2,16 @@ package server
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,6 +145,31 @@ func TestDrainFinishesBodies(t *testing.T) {
 		assert.Len(t, body, size)
 		download.ends()
 		assert.True(t, <-filesEnded)
+	})
+}
+
+// Who connects while the server drains is refused at once, and does not hang
+// until the last exchange has ended.
+func TestDrainRefuses(t *testing.T) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		up, asked, release := slowOrigin(t, "half")
+		s := launch(t, proxyConfig(engine, []string{up}), nil)
+		slow := s.dial()
+		slow.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+		<-asked
+		ended := s.drain(patience)
+		eventually(t, "refusal", func() bool {
+			c, err := net.DialTimeout("tcp", s.Addr(), time.Second)
+			if err == nil {
+				_ = c.Close()
+			}
+			return errors.Is(err, syscall.ECONNREFUSED)
+		})
+		assert.Empty(t, ended)
+		release()
+		_, body := slow.receive()
+		assert.Equal(t, "halfhalf", body)
+		assert.True(t, <-ended)
 	})
 }
 

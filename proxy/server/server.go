@@ -40,6 +40,7 @@ type Server struct {
 	engine    loop.Engine
 	workers   []loop.Loop
 	listeners []*loop.Listener
+	address   string
 	stats     *stats.Set
 	dir       *loop.Dir
 	targets   []upstream.Target
@@ -216,6 +217,7 @@ func (s *Server) listen(workers int) error {
 		s.listeners = append(s.listeners, ln)
 		address = ln.Addr().String() // port 0: the others join the first
 	}
+	s.address = address
 	return nil
 }
 
@@ -293,7 +295,7 @@ func (s *Server) logPanics() {
 }
 
 // Addr is the address that is listened on.
-func (s *Server) Addr() string { return s.listeners[0].Addr().String() }
+func (s *Server) Addr() string { return s.address }
 
 // Engine is what the workers run on.
 func (s *Server) Engine() loop.Engine { return s.engine }
@@ -312,6 +314,7 @@ func (s *Server) Shutdown(ctx context.Context) (clean bool) {
 	for _, w := range s.workers {
 		w.Drain()
 	}
+	s.refuse(ctx)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -329,6 +332,30 @@ func (s *Server) Shutdown(ctx context.Context) (clean bool) {
 		s.log.Warn("shut down", "error", err)
 	}
 	return clean
+}
+
+// refuse closes the listeners of draining workers, so that new connections are
+// refused at once: with the sockets open the kernel would complete them, and
+// they would hang until everything else has ended. A worker that has answered
+// accepts no more, but for what its ring has under way, which keeps the socket.
+func (s *Server) refuse(ctx context.Context) {
+	for _, w := range s.workers {
+		answered := make(chan struct{})
+		if !w.Post(func() { close(answered) }) {
+			continue // it has ended
+		}
+		select {
+		case <-answered:
+		case <-ctx.Done():
+			return
+		}
+	}
+	for _, ln := range s.listeners {
+		if err := ln.Close(); err != nil {
+			s.log.Warn("stop listening", "error", err)
+		}
+	}
+	s.listeners = nil
 }
 
 // stop ends the workers now.
