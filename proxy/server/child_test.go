@@ -85,7 +85,8 @@ func prepare(t testing.TB, text string) *child {
 	file := filepath.Join(t.TempDir(), "atlas.toml")
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
 	c := &child{t: t, cmd: exec.Command(os.Args[0]), log: new(logBook), exited: make(chan error, 1)}
-	c.cmd.Env = append(os.Environ(), roleEnv+"=serve", configEnv+"="+file)
+	// The race detector sleeps for a second at the end of a process, otherwise.
+	c.cmd.Env = append(os.Environ(), roleEnv+"=serve", configEnv+"="+file, "GORACE=atexit_sleep_ms=0")
 	c.cmd.Stderr = c.log
 	stdin, err := c.cmd.StdinPipe()
 	require.NoError(t, err)
