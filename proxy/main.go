@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"atlas/proxy/config"
@@ -46,53 +47,92 @@ Exit status: 0 ended in order, 1 could not run, 2 wrong command line or configur
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	command, file := "run", ""
-	if len(args) > 0 {
-		switch args[0] {
-		case "check", "version", "help", "-h", "-help", "--help", "-version", "--version":
-			command, args = args[0], args[1:]
-		}
-	}
-	if len(args) > 0 {
-		file, args = args[0], args[1:]
-	}
-	if len(args) > 0 || len(file) > 0 && file[0] == '-' {
-		fmt.Fprintf(stderr, "atlas: what is %q?\n\n%s", append([]string{file}, args...), usage)
+	command, file, problem := understand(args)
+	if problem != "" {
+		fmt.Fprintf(stderr, "atlas: %s\n\n%s", problem, usage)
 		return exitUsage
 	}
 	switch command {
-	case "version", "-version", "--version":
+	case "version":
 		fmt.Fprintf(stdout, "atlas %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
-	case "help", "-h", "-help", "--help":
+	case "help":
 		fmt.Fprint(stdout, usage)
 		return exitOK
-	}
-	if file == "" {
-		file = defaultConfig
 	}
 	cfg, ok := load(file, stderr)
 	switch {
 	case !ok:
 		return exitUsage
 	case command == "check":
-		fmt.Fprintf(stdout, "%s: ok\n", file)
+		fmt.Fprintf(stdout, "%s: ok\n", cfg.File)
 		return exitOK
 	}
 	return serve(cfg, stderr)
 }
 
+// understand says what the command line asks for. file is "" where none is named.
+func understand(args []string) (command, file, problem string) {
+	command = "run"
+	if len(args) > 0 {
+		switch args[0] {
+		case "check":
+			command, args = "check", args[1:]
+		case "version", "-version", "--version", "-v":
+			command, args = "version", args[1:]
+		case "help":
+			return "help", "", ""
+		}
+	}
+	for _, arg := range args {
+		switch {
+		case arg == "-h" || arg == "-help" || arg == "--help":
+			return "help", "", ""
+		case len(arg) > 0 && arg[0] == '-':
+			return "", "", fmt.Sprintf("unknown flag %q", arg)
+		}
+	}
+	switch {
+	case command == "version" && len(args) > 0:
+		return "", "", fmt.Sprintf("version takes no argument: what is %q?", args[0])
+	case len(args) > 1 && command == "run" && bareWord(args[0]):
+		return "", "", fmt.Sprintf("unknown command %q", args[0])
+	case len(args) > 1:
+		return "", "", fmt.Sprintf("one configuration at a time, not also %q", args[1])
+	case len(args) == 1 && args[0] == "":
+		return "", "", "the name of the configuration is empty"
+	case len(args) == 1:
+		file = args[0]
+	}
+	return command, file, ""
+}
+
+// bareWord reports that a name could be meant as a command: it has neither an
+// extension nor a folder.
+func bareWord(name string) bool { return !strings.ContainsAny(name, "./") }
+
 // load reads the configuration and prints what is wrong with it.
 func load(file string, stderr io.Writer) (*config.Config, bool) {
-	text, err := os.ReadFile(file)
-	if err != nil {
+	name := file
+	if name == "" {
+		name = defaultConfig
+	}
+	text, err := read(name)
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrNotExist) && file == "":
+		fmt.Fprintf(stderr, "atlas: there is no %s here: name the configuration, as in: atlas CONFIG\n", name)
+	case errors.Is(err, os.ErrNotExist) && bareWord(name):
+		fmt.Fprintf(stderr, "atlas: %q is neither a command nor a file: see atlas help\n", name)
+	case errors.Is(err, syscall.EISDIR):
+		fmt.Fprintf(stderr, "atlas: %s is a directory: name the configuration in it\n", name)
+	default:
 		fmt.Fprintf(stderr, "atlas: %v\n", err)
-		if errors.Is(err, os.ErrNotExist) {
-			fmt.Fprintln(stderr, "name the configuration: atlas CONFIG.toml")
-		}
+	}
+	if err != nil {
 		return nil, false
 	}
-	cfg, warnings, err := config.Parse(file, text)
+	cfg, warnings, err := config.Parse(name, text)
 	for i := range warnings {
 		fmt.Fprintf(stderr, "%s\n", warnings[i].String())
 	}
@@ -101,6 +141,19 @@ func load(file string, stderr io.Writer) (*config.Config, bool) {
 		return nil, false
 	}
 	return cfg, true
+}
+
+// readMax is more than Parse takes: a device or a disk image that is named by
+// mistake must not fill the memory.
+const readMax = 2 << 20
+
+func read(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, readMax))
 }
 
 // serve runs the configuration until it is told to stop.
