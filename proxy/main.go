@@ -159,6 +159,8 @@ func read(file string) ([]byte, error) {
 // serve runs the configuration until it is told to stop.
 func serve(cfg *config.Config, stderr io.Writer) int {
 	log := slog.New(slog.NewTextHandler(stderr, nil))
+	// A log that nobody reads any more is no reason to end.
+	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	s, err := server.Start(cfg, log)
@@ -167,11 +169,12 @@ func serve(cfg *config.Config, stderr io.Writer) int {
 		return exitRuntime
 	}
 	got := <-signals
-	log.Info("draining", "signal", got.String(), "at most", cfg.Timeouts.Drain)
+	log.Info("draining", "signal", got.String(), "within", cfg.Timeouts.Drain)
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.Timeouts.Drain)
 	defer cancel()
 	go func() {
 		<-signals
+		signal.Stop(signals) // should even this take too long, a third one kills
 		cancel()
 	}()
 	if clean := s.Shutdown(ctx); !clean {
