@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,7 +54,7 @@ func TestMeterCountsDescendants(t *testing.T) {
 }
 
 func killGroup(pid int) error {
-	return exec.Command("kill", "-KILL", "--", "-"+List([]int{pid})).Run()
+	return syscall.Kill(-pid, syscall.SIGKILL)
 }
 
 func TestPinSelfAndSelfCPU(t *testing.T) {

@@ -6,9 +6,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -199,7 +199,9 @@ wait; while :; do sleep 1; done`)
 	child, err := os.ReadFile(pidFile)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		return exec.Command("kill", "-0", strings.TrimSpace(string(child))).Run() != nil
+		pid, err := strconv.Atoi(strings.TrimSpace(string(child)))
+		require.NoError(t, err)
+		return syscall.Kill(pid, 0) != nil
 	}, 5*time.Second, 5*time.Millisecond, "the child of the killed server")
 }
 
