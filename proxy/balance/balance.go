@@ -46,6 +46,7 @@ type Upstream struct {
 type Picker struct {
 	strategy Strategy
 	current  []int64 // of each upstream, as smooth has it
+	weights  []int64 // of each upstream in the present pick
 	rng      rand.PCG
 }
 
@@ -54,19 +55,18 @@ type Picker struct {
 // request to the same upstream. Seed is for Random. Later picks have to be
 // among as many upstreams as are given here.
 func NewPicker(strategy Strategy, ups []Upstream, phase int, seed uint64) *Picker {
-	p := &Picker{strategy: strategy, current: make([]int64, len(ups))}
+	p := &Picker{strategy: strategy, current: make([]int64, len(ups)), weights: make([]int64, len(ups))}
 	p.rng.Seed(seed, uint64(phase))
 	invariant.That(slices.Contains(Strategies(), strategy), "a strategy that config let through")
 
-	all := slices.Clone(ups)
 	var cycle int64
-	for i := range all {
-		all[i].Up = true
-		cycle += int64(all[i].Weight)
+	for i := range ups {
+		p.weights[i] = int64(ups[i].Weight)
+		cycle += p.weights[i]
 	}
 	if cycle > 0 {
 		for range int64(phase) % cycle {
-			roundRobin(all, nil, p.current)
+			smooth(p.weights, p.current)
 		}
 	}
 	return p
@@ -77,16 +77,31 @@ func NewPicker(strategy Strategy, ups []Upstream, phase int, seed uint64) *Picke
 // failed at.
 func (p *Picker) Pick(ups []Upstream, tried []int) int {
 	invariant.That(len(ups) == len(p.current), "a pick among the upstreams the picker was made for")
+	total := p.weigh(ups, tried)
 	switch p.strategy {
 	case Random:
-		return random(ups, tried, &p.rng)
+		return draw(p.weights, total, p.rng.Uint64())
 	case LeastConnections:
-		return leastConnections(ups, tried, p.current)
+		return leastConnections(ups, p.weights, p.current)
 	}
-	return roundRobin(ups, tried, p.current)
+	return smooth(p.weights, p.current)
 }
 
-// eligible tells whether upstream i may get a new request.
-func eligible(ups []Upstream, tried []int, i int) bool {
-	return ups[i].Up && ups[i].Weight > 0 && !slices.Contains(tried, i)
+// weigh notes what each upstream weighs in this pick, 0 if it may not get the
+// request, and returns the sum. The strategies look at these weights only.
+func (p *Picker) weigh(ups []Upstream, tried []int) (total int64) {
+	weights := p.weights[:len(ups)]
+	for i := range ups {
+		weight := int64(ups[i].Weight)
+		if !ups[i].Up {
+			weight = 0
+		}
+		weights[i] = weight
+		total += weight
+	}
+	for _, i := range tried {
+		total -= weights[i]
+		weights[i] = 0
+	}
+	return total
 }

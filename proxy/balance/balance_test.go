@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -232,4 +233,9 @@ func BenchmarkPick(b *testing.B) {
 			})
 		}
 	}
+}
+
+// eligible tells whether upstream i may get a new request.
+func eligible(ups []Upstream, tried []int, i int) bool {
+	return ups[i].Up && ups[i].Weight > 0 && !slices.Contains(tried, i)
 }

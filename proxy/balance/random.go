@@ -1,34 +1,19 @@
 package balance
 
-import (
-	"math/bits"
-	"math/rand/v2"
-)
+import "math/bits"
 
-// random takes each eligible upstream with a chance of its weight over the
-// weight of all of them.
-func random(ups []Upstream, tried []int, rng *rand.PCG) int {
-	total := uint64(0)
-	for i := range ups {
-		if eligible(ups, tried, i) {
-			total += uint64(ups[i].Weight)
-		}
-	}
-	if total == 0 {
-		return None
-	}
+// draw takes each candidate with a chance of its weight over total, the weight
+// of all of them. Bits are 64 random ones.
+func draw(weights []int64, total int64, random uint64) int {
 	// The high half of the product is uniform below total but for a part of
 	// total/2^64, which nobody can measure; a rejection loop would cost more.
-	draw, _ := bits.Mul64(rng.Uint64(), total)
-	for i := range ups {
-		if !eligible(ups, tried, i) {
-			continue
+	high, _ := bits.Mul64(random, uint64(total))
+	rest := int64(high)
+	for i, weight := range weights {
+		if rest < weight {
+			return i
 		}
-		if weight := uint64(ups[i].Weight); draw >= weight {
-			draw -= weight
-			continue
-		}
-		return i
+		rest -= weight
 	}
-	return None // not reached: draw is below the sum of the weights
+	return None // total is 0
 }
