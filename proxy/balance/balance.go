@@ -9,6 +9,7 @@ package balance
 import (
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"atlas/proxy/invariant"
 )
@@ -37,47 +38,90 @@ func Strategies() []Strategy {
 // function that a table can test. Only LeastConnections reads InFlight; with
 // the others a caller may leave the load out.
 type Upstream struct {
+	Since    int64 // when it came up, by the clock of Request.Now; 0: it always was
 	Weight   int32 // share of the requests; 0: no new ones
 	InFlight int32 // exchanges of all workers together
 	Up       bool
 }
 
-// Picker is one worker's state of a strategy.
-type Picker struct {
-	strategy Strategy
-	current  []int64 // of each upstream, as smooth has it
-	weights  []int64 // of each upstream in the present pick
-	rng      rand.PCG
+// Request is what a pick looks at of the request. The zero value is one that
+// nothing is known of.
+type Request struct {
+	// Now is the time in nanoseconds, by any clock that runs forwards and that
+	// all workers share. Without a slow start nothing looks at it.
+	Now int64
 }
 
-// NewPicker makes the picker of one worker. Phase is the worker's number: it
-// moves the start, because workers that all start alike send every first
-// request to the same upstream. Seed is for Random. Later picks have to be
-// among as many upstreams as are given here.
-func NewPicker(strategy Strategy, ups []Upstream, phase int, seed uint64) *Picker {
-	p := &Picker{strategy: strategy, current: make([]int64, len(ups)), weights: make([]int64, len(ups))}
-	p.rng.Seed(seed, uint64(phase))
-	invariant.That(slices.Contains(Strategies(), strategy), "a strategy that config let through")
+// Config is what a Picker needs to know.
+type Config struct {
+	Strategy Strategy
+	// Worker is the worker's number: it moves the start, because workers that
+	// all start alike send every first request to the same upstream.
+	Worker int
+	Seed   uint64 // of the strategies that draw
+	// SlowStart is the time in which an upstream that comes up gets from a tenth
+	// to all of its weight; 0: it has all of it at once.
+	SlowStart time.Duration
+}
 
-	var cycle int64
-	for i := range ups {
-		p.weights[i] = int64(ups[i].Weight)
-		cycle += p.weights[i]
+// Picker is one worker's state of a strategy.
+type Picker struct {
+	strategy  Strategy
+	slowStart int64   // nanoseconds
+	current   []int64 // of each upstream, as smooth has it
+	weights   []int64 // of each upstream in the present pick
+	rng       rand.PCG
+}
+
+// NewPicker makes a picker of a strategy that needs no more than this; New says
+// what the rest is.
+func NewPicker(strategy Strategy, ups []Upstream, worker int, seed uint64) *Picker {
+	return New(Config{Strategy: strategy, Worker: worker, Seed: seed}, ups)
+}
+
+// New makes the picker of one worker. Later picks have to be among as many
+// upstreams as are given here.
+func New(cfg Config, ups []Upstream) *Picker {
+	p := &Picker{
+		strategy:  cfg.Strategy,
+		slowStart: int64(cfg.SlowStart),
+		current:   make([]int64, len(ups)),
+		weights:   make([]int64, len(ups)),
+	}
+	p.rng.Seed(cfg.Seed, uint64(cfg.Worker))
+	invariant.That(slices.Contains(Strategies(), cfg.Strategy), "a strategy that config let through")
+
+	p.advance(ups, cfg.Worker)
+	return p
+}
+
+// advance takes as many turns as the worker's number says, with all up.
+func (p *Picker) advance(ups []Upstream, worker int) {
+	all := slices.Clone(ups)
+	cycle := 0
+	for i := range all {
+		all[i].Up, all[i].Since = true, 0
+		cycle += int(all[i].Weight)
 	}
 	if cycle > 0 {
-		for range int64(phase) % cycle {
+		for range worker % cycle {
+			p.weigh(all, nil, 0)
 			smooth(p.weights, p.current)
 		}
 	}
-	return p
 }
 
 // Pick returns the index of an upstream that is up, has a weight and is not in
 // tried, or None. Tried is short: the upstreams that this request already
 // failed at.
 func (p *Picker) Pick(ups []Upstream, tried []int) int {
+	return p.PickFor(Request{}, ups, tried)
+}
+
+// PickFor is Pick for a request of which something is known.
+func (p *Picker) PickFor(req Request, ups []Upstream, tried []int) int {
 	invariant.That(len(ups) == len(p.current), "a pick among the upstreams the picker was made for")
-	total := p.weigh(ups, tried)
+	total := p.weigh(ups, tried, req.Now)
 	switch p.strategy {
 	case Random:
 		return draw(p.weights, total, p.rng.Uint64())
@@ -89,7 +133,7 @@ func (p *Picker) Pick(ups []Upstream, tried []int) int {
 
 // weigh notes what each upstream weighs in this pick, 0 if it may not get the
 // request, and returns the sum. The strategies look at these weights only.
-func (p *Picker) weigh(ups []Upstream, tried []int) (total int64) {
+func (p *Picker) weigh(ups []Upstream, tried []int, now int64) (total int64) {
 	weights := p.weights[:len(ups)]
 	for i := range ups {
 		weight := int64(ups[i].Weight)
@@ -102,6 +146,9 @@ func (p *Picker) weigh(ups []Upstream, tried []int) (total int64) {
 	for _, i := range tried {
 		total -= weights[i]
 		weights[i] = 0
+	}
+	if p.slowStart > 0 {
+		return ramp(ups, weights, now, p.slowStart)
 	}
 	return total
 }
