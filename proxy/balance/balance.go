@@ -25,18 +25,26 @@ const (
 	RoundRobin       Strategy = "round_robin"
 	Random           Strategy = "random"
 	LeastConnections Strategy = "least_connections"
+	P2C              Strategy = "p2c"
 )
 
-// Strategies lists every strategy, the default first.
+// Strategies lists the strategies that a configuration may name, the default
+// first. It is shorter than AllStrategies by those that package upstream does
+// not feed yet: chosen, they would work without what they are for.
 func Strategies() []Strategy {
 	return []Strategy{RoundRobin, Random, LeastConnections}
+}
+
+// AllStrategies lists every strategy a Picker knows.
+func AllStrategies() []Strategy {
+	return []Strategy{RoundRobin, Random, LeastConnections, P2C}
 }
 
 // Upstream is what a pick looks at. Numbers, not pointers to atomics: a
 // worker keeps one slice for as long as it keeps its configuration and loads
 // the shared numbers into it before a pick, so every strategy stays a pure
-// function that a table can test. Only LeastConnections reads InFlight; with
-// the others a caller may leave the load out.
+// function that a table can test. Only LeastConnections and P2C read InFlight;
+// with the others a caller may leave the load out.
 type Upstream struct {
 	Since    int64 // when it came up, by the clock of Request.Now; 0: it always was
 	Weight   int32 // share of the requests; 0: no new ones
@@ -89,7 +97,7 @@ func New(cfg Config, ups []Upstream) *Picker {
 		weights:   make([]int64, len(ups)),
 	}
 	p.rng.Seed(cfg.Seed, uint64(cfg.Worker))
-	invariant.That(slices.Contains(Strategies(), cfg.Strategy), "a strategy that config let through")
+	invariant.That(slices.Contains(AllStrategies(), cfg.Strategy), "a strategy that config let through")
 
 	p.advance(ups, cfg.Worker)
 	return p
@@ -127,6 +135,8 @@ func (p *Picker) PickFor(req Request, ups []Upstream, tried []int) int {
 		return draw(p.weights, total, p.rng.Uint64())
 	case LeastConnections:
 		return leastConnections(ups, p.weights, p.current)
+	case P2C:
+		return p2c(ups, p.weights, total, &p.rng)
 	}
 	return smooth(p.weights, p.current)
 }

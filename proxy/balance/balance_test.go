@@ -149,18 +149,18 @@ func TestLeastConnectionsFollowsSpeed(t *testing.T) {
 	assert.InDelta(t, 3, float64(counts[0])/float64(counts[1]), 0.2, "an upstream three times as fast: %v", counts)
 }
 
-func TestRandomFollowsWeight(t *testing.T) {
+// At rest every strategy follows the weights.
+func TestFollowsWeight(t *testing.T) {
 	ups := up(1, 0, 3, 6)
 	const picks = 100_000
-	p := NewPicker(Random, ups, 0, 42)
-	counts := make([]int, len(ups))
-	for range picks {
-		counts[p.Pick(ups, nil)]++
-	}
-	assert.Zero(t, counts[1])
-	// Five standard deviations of a binomial: once in two million seeds.
-	for i, share := range map[int]float64{0: 0.1, 2: 0.3, 3: 0.6} {
-		assert.InDelta(t, share*picks, counts[i], 5*math.Sqrt(picks*share*(1-share)), "upstream %d", i)
+	for _, strategy := range AllStrategies() {
+		counts := count(NewPicker(strategy, ups, 0, 42), Request{}, ups, picks)
+		assert.Zero(t, counts[1], strategy)
+		for i, share := range map[int]float64{0: 0.1, 2: 0.3, 3: 0.6} {
+			assert.InEpsilon(t, share*picks, counts[i], 0.05, "%s, upstream %d", strategy, i)
+			// Five standard deviations of a binomial: once in two million seeds.
+			assert.InDelta(t, share*picks, counts[i], 5*math.Sqrt(picks*share*(1-share)), "%s, upstream %d", strategy, i)
+		}
 	}
 }
 
@@ -176,7 +176,7 @@ func TestRandomWorkersDiffer(t *testing.T) {
 // none is.
 func TestPickIsEligible(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, strategy := range Strategies() {
+	for _, strategy := range AllStrategies() {
 		ups := make([]Upstream, 9)
 		for i := range ups {
 			ups[i].Weight = rng.Int32N(4)
@@ -207,7 +207,7 @@ func TestPickIsEligible(t *testing.T) {
 }
 
 func TestAllocsPick(t *testing.T) {
-	for _, strategy := range Strategies() {
+	for _, strategy := range AllStrategies() {
 		ups := up(1, 2, 3, 4, 5, 6, 7, 8)
 		p := NewPicker(strategy, ups, 0, 1)
 		assert.Zero(t, testing.AllocsPerRun(100, func() {
@@ -218,7 +218,7 @@ func TestAllocsPick(t *testing.T) {
 }
 
 func BenchmarkPick(b *testing.B) {
-	for _, strategy := range Strategies() {
+	for _, strategy := range AllStrategies() {
 		for _, n := range []int{2, 8, 64} {
 			b.Run(fmt.Sprintf("strategy=%s/upstreams=%d", strategy, n), func(b *testing.B) {
 				ups := up(make([]int32, n)...)
