@@ -26,6 +26,8 @@ const (
 	Random           Strategy = "random"
 	LeastConnections Strategy = "least_connections"
 	P2C              Strategy = "p2c"
+	IPHash           Strategy = "ip_hash"
+	Hash             Strategy = "hash"
 )
 
 // Strategies lists the strategies that a configuration may name, the default
@@ -37,7 +39,7 @@ func Strategies() []Strategy {
 
 // AllStrategies lists every strategy a Picker knows.
 func AllStrategies() []Strategy {
-	return []Strategy{RoundRobin, Random, LeastConnections, P2C}
+	return []Strategy{RoundRobin, Random, LeastConnections, P2C, IPHash, Hash}
 }
 
 // Upstream is what a pick looks at. Numbers, not pointers to atomics: a
@@ -46,6 +48,7 @@ func AllStrategies() []Strategy {
 // function that a table can test. Only LeastConnections and P2C read InFlight;
 // with the others a caller may leave the load out.
 type Upstream struct {
+	ID       ID    // for IPHash, Hash
 	Since    int64 // when it came up, by the clock of Request.Now; 0: it always was
 	Weight   int32 // share of the requests; 0: no new ones
 	InFlight int32 // exchanges of all workers together
@@ -55,6 +58,9 @@ type Upstream struct {
 // Request is what a pick looks at of the request. The zero value is one that
 // nothing is known of.
 type Request struct {
+	// Key is what IPHash and Hash go by, of ClientKey or Key. With 0,
+	// which is none, they take turns: all that have none must not go to one.
+	Key uint64
 	// Now is the time in nanoseconds, by any clock that runs forwards and that
 	// all workers share. Without a slow start nothing looks at it.
 	Now int64
@@ -70,12 +76,16 @@ type Config struct {
 	// SlowStart is the time in which an upstream that comes up gets from a tenth
 	// to all of its weight; 0: it has all of it at once.
 	SlowStart time.Duration
+	// Table is for IPHash and Hash, of the same upstreams and shared by all
+	// workers; with nil, New makes one.
+	Table *Table
 }
 
 // Picker is one worker's state of a strategy.
 type Picker struct {
 	strategy  Strategy
 	slowStart int64   // nanoseconds
+	table     *Table  // nil with a strategy that goes by no key
 	current   []int64 // of each upstream, as smooth has it
 	weights   []int64 // of each upstream in the present pick
 	rng       rand.PCG
@@ -100,6 +110,13 @@ func New(cfg Config, ups []Upstream) *Picker {
 	invariant.That(slices.Contains(AllStrategies(), cfg.Strategy), "a strategy that config let through")
 
 	p.advance(ups, cfg.Worker)
+	if cfg.Strategy == IPHash || cfg.Strategy == Hash {
+		p.table = cfg.Table
+		if p.table == nil {
+			p.table = NewTable(ups)
+		}
+		invariant.That(p.table.upstreams == len(ups), "a table of the same upstreams")
+	}
 	return p
 }
 
@@ -129,6 +146,9 @@ func (p *Picker) Pick(ups []Upstream, tried []int) int {
 // PickFor is Pick for a request of which something is known.
 func (p *Picker) PickFor(req Request, ups []Upstream, tried []int) int {
 	invariant.That(len(ups) == len(p.current), "a pick among the upstreams the picker was made for")
+	if p.table != nil && req.Key != 0 {
+		return p.byKey(req, ups, tried)
+	}
 	total := p.weigh(ups, tried, req.Now)
 	switch p.strategy {
 	case Random:

@@ -15,16 +15,21 @@ import (
 func up(weights ...int32) []Upstream {
 	ups := make([]Upstream, len(weights))
 	for i, w := range weights {
-		ups[i] = Upstream{Weight: w, Up: true}
+		ups[i] = Upstream{ID: IDOf(fmt.Sprint("upstream-", i)), Weight: w, Up: true}
 	}
 	return ups
 }
 
+// equal makes n upstreams that are up, of weight 1.
+func equal(n int) []Upstream {
+	return up(slices.Repeat([]int32{1}, n)...)
+}
+
 // busy makes upstreams that are up, by exchanges in flight and weight.
 func busy(pairs ...[2]int32) []Upstream {
-	ups := make([]Upstream, len(pairs))
+	ups := equal(len(pairs))
 	for i, p := range pairs {
-		ups[i] = Upstream{InFlight: p[0], Weight: p[1], Up: true}
+		ups[i].InFlight, ups[i].Weight = p[0], p[1]
 	}
 	return ups
 }
@@ -149,12 +154,14 @@ func TestLeastConnectionsFollowsSpeed(t *testing.T) {
 	assert.InDelta(t, 3, float64(counts[0])/float64(counts[1]), 0.2, "an upstream three times as fast: %v", counts)
 }
 
-// At rest every strategy follows the weights.
+// At rest every strategy follows the weights, with any keys.
 func TestFollowsWeight(t *testing.T) {
 	ups := up(1, 0, 3, 6)
 	const picks = 100_000
 	for _, strategy := range AllStrategies() {
-		counts := count(NewPicker(strategy, ups, 0, 42), Request{}, ups, picks)
+		p := NewPicker(strategy, ups, 0, 42)
+		counts := make([]int, len(ups))
+		keys(picks, func(key uint64) { counts[p.PickFor(Request{Key: key}, ups, nil)]++ })
 		assert.Zero(t, counts[1], strategy)
 		for i, share := range map[int]float64{0: 0.1, 2: 0.3, 3: 0.6} {
 			assert.InEpsilon(t, share*picks, counts[i], 0.05, "%s, upstream %d", strategy, i)
@@ -192,7 +199,7 @@ func TestPickIsEligible(t *testing.T) {
 			for i := range ups {
 				some = some || eligible(ups, tried, i)
 			}
-			picked := p.Pick(ups, tried)
+			picked := p.PickFor(Request{Key: rng.Uint64()}, ups, tried)
 			if some != (picked != None) || picked != None && !eligible(ups, tried, picked) {
 				t.Fatalf("%s: picked %d of %+v, tried %v", strategy, picked, ups, tried)
 			}
@@ -213,6 +220,7 @@ func TestAllocsPick(t *testing.T) {
 		assert.Zero(t, testing.AllocsPerRun(100, func() {
 			tried := [2]int{1, 2}
 			p.Pick(ups, tried[:])
+			p.PickFor(Request{Key: 7}, ups, tried[:])
 		}), strategy)
 	}
 }
@@ -221,21 +229,15 @@ func BenchmarkPick(b *testing.B) {
 	for _, strategy := range AllStrategies() {
 		for _, n := range []int{2, 8, 64} {
 			b.Run(fmt.Sprintf("strategy=%s/upstreams=%d", strategy, n), func(b *testing.B) {
-				ups := up(make([]int32, n)...)
-				for i := range ups {
-					ups[i].Weight = 1
-				}
+				ups := equal(n)
 				p := NewPicker(strategy, ups, 0, 1)
+				req := Request{Key: 1}
 				b.ReportAllocs()
 				for b.Loop() {
-					p.Pick(ups, nil)
+					req.Key = req.Key*prime1 + 1 // somewhere else in the table
+					p.PickFor(req, ups, nil)
 				}
 			})
 		}
 	}
-}
-
-// eligible tells whether upstream i may get a new request.
-func eligible(ups []Upstream, tried []int, i int) bool {
-	return ups[i].Up && ups[i].Weight > 0 && !slices.Contains(tried, i)
 }
