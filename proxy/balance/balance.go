@@ -28,6 +28,7 @@ const (
 	P2C              Strategy = "p2c"
 	IPHash           Strategy = "ip_hash"
 	Hash             Strategy = "hash"
+	PeakEWMA         Strategy = "peak_ewma"
 )
 
 // Strategies lists the strategies that a configuration may name, the default
@@ -39,14 +40,14 @@ func Strategies() []Strategy {
 
 // AllStrategies lists every strategy a Picker knows.
 func AllStrategies() []Strategy {
-	return []Strategy{RoundRobin, Random, LeastConnections, P2C, IPHash, Hash}
+	return []Strategy{RoundRobin, Random, LeastConnections, P2C, IPHash, Hash, PeakEWMA}
 }
 
 // Upstream is what a pick looks at. Numbers, not pointers to atomics: a
 // worker keeps one slice for as long as it keeps its configuration and loads
 // the shared numbers into it before a pick, so every strategy stays a pure
-// function that a table can test. Only LeastConnections and P2C read InFlight;
-// with the others a caller may leave the load out.
+// function that a table can test. Only LeastConnections, P2C and PeakEWMA read
+// InFlight; with the others a caller may leave the load out.
 type Upstream struct {
 	ID       ID    // for IPHash, Hash
 	Since    int64 // when it came up, by the clock of Request.Now; 0: it always was
@@ -62,7 +63,7 @@ type Request struct {
 	// which is none, they take turns: all that have none must not go to one.
 	Key uint64
 	// Now is the time in nanoseconds, by any clock that runs forwards and that
-	// all workers share. Without a slow start nothing looks at it.
+	// all workers share. PeakEWMA and slow starts look at it.
 	Now int64
 }
 
@@ -84,10 +85,11 @@ type Config struct {
 // Picker is one worker's state of a strategy.
 type Picker struct {
 	strategy  Strategy
-	slowStart int64   // nanoseconds
-	table     *Table  // nil with a strategy that goes by no key
-	current   []int64 // of each upstream, as smooth has it
-	weights   []int64 // of each upstream in the present pick
+	slowStart int64     // nanoseconds
+	table     *Table    // nil with a strategy that goes by no key
+	latencies []latency // of each upstream; nil but with PeakEWMA
+	current   []int64   // of each upstream, as smooth has it
+	weights   []int64   // of each upstream in the present pick
 	rng       rand.PCG
 }
 
@@ -116,6 +118,9 @@ func New(cfg Config, ups []Upstream) *Picker {
 			p.table = NewTable(ups)
 		}
 		invariant.That(p.table.upstreams == len(ups), "a table of the same upstreams")
+	}
+	if cfg.Strategy == PeakEWMA {
+		p.latencies = make([]latency, len(ups))
 	}
 	return p
 }
@@ -157,6 +162,8 @@ func (p *Picker) PickFor(req Request, ups []Upstream, tried []int) int {
 		return leastConnections(ups, p.weights, p.current)
 	case P2C:
 		return p2c(ups, p.weights, total, &p.rng)
+	case PeakEWMA:
+		return p.peakEWMA(ups, total, req.Now)
 	}
 	return smooth(p.weights, p.current)
 }

@@ -220,7 +220,8 @@ func TestAllocsPick(t *testing.T) {
 		assert.Zero(t, testing.AllocsPerRun(100, func() {
 			tried := [2]int{1, 2}
 			p.Pick(ups, tried[:])
-			p.PickFor(Request{Key: 7}, ups, tried[:])
+			p.PickFor(Request{Key: 7, Now: 9}, ups, tried[:])
+			p.Observe(1, 100, 10)
 		}), strategy)
 	}
 }
@@ -231,9 +232,13 @@ func BenchmarkPick(b *testing.B) {
 			b.Run(fmt.Sprintf("strategy=%s/upstreams=%d", strategy, n), func(b *testing.B) {
 				ups := equal(n)
 				p := NewPicker(strategy, ups, 0, 1)
+				for i := range ups {
+					p.Observe(i, 1_000_000, 1)
+				}
 				req := Request{Key: 1}
 				b.ReportAllocs()
 				for b.Loop() {
+					req.Now += 10_000
 					req.Key = req.Key*prime1 + 1 // somewhere else in the table
 					p.PickFor(req, ups, nil)
 				}

@@ -56,8 +56,10 @@ func (q queues) run() float64 {
 		now += rng.ExpFloat64() * serviceNs / (q.load * capacity)
 		for i := range waiting {
 			for len(waiting[i]) > 0 && waiting[i][0].end <= now {
+				done := waiting[i][0]
 				waiting[i] = waiting[i][1:]
 				ups[i].InFlight--
+				pickers[done.worker].Observe(i, int64(done.end-done.from), int64(done.end))
 			}
 		}
 		w := rng.IntN(q.workers)
@@ -81,5 +83,28 @@ func TestChoices(t *testing.T) {
 		}
 		assert.Less(t, took[P2C], 0.5*took[Random])
 		assert.Less(t, took[LeastConnections], took[P2C]*(1-0.008*float64(upstreams)))
+	}
+}
+
+// Where some upstreams are slower, looking at latencies as well is better than
+// looking at exchanges in flight of the same two, and where none is, not worse.
+func TestChoicesByLatency(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		slowness func(upstream int) float64
+		best     float64 // of the time that p2c takes, at the most
+	}{
+		{"all equal", nil, 1.05},
+		{"one ten times slower", func(i int) float64 { return []float64{10, 1, 1, 1}[i] }, 0.8},
+		{"half of them three times slower", func(i int) float64 { return float64(1 + i%2*2) }, 0.85},
+	} {
+		for _, load := range []float64{0.5, 0.9} {
+			q := queues{upstreams: 4, workers: 4, strategy: P2C, load: load, slowness: row.slowness}
+			p2c := q.run()
+			q.strategy = PeakEWMA
+			ewma := q.run()
+			t.Logf("%s, at %.0f %% of capacity: p2c %.2f, peak_ewma %.2f service times", row.name, 100*load, p2c, ewma)
+			assert.Less(t, ewma, row.best*p2c)
+		}
 	}
 }

@@ -77,7 +77,7 @@ func TestSlowStartLeavesTurns(t *testing.T) {
 // gets its share of its weight.
 func TestSlowStart(t *testing.T) {
 	const window, picks = 1000, 50_000
-	for _, strategy := range []Strategy{RoundRobin, Random, LeastConnections, P2C} {
+	for _, strategy := range []Strategy{RoundRobin, Random, LeastConnections, P2C, PeakEWMA} {
 		for _, age := range []int64{0, 250, 500, 1000} {
 			ups := up(2, 4)
 			p := New(Config{Strategy: strategy, SlowStart: window}, ups)
