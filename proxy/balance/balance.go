@@ -49,7 +49,7 @@ func AllStrategies() []Strategy {
 // function that a table can test. Only LeastConnections, P2C and PeakEWMA read
 // InFlight; with the others a caller may leave the load out.
 type Upstream struct {
-	ID       ID    // for IPHash, Hash
+	ID       ID    // for Config.Table and Request.Stick; 0 where neither is used
 	Since    int64 // when it came up, by the clock of Request.Now; 0: it always was
 	Weight   int32 // share of the requests; 0: no new ones
 	InFlight int32 // exchanges of all workers together
@@ -59,9 +59,12 @@ type Upstream struct {
 // Request is what a pick looks at of the request. The zero value is one that
 // nothing is known of.
 type Request struct {
-	// Key is what IPHash and Hash go by, of ClientKey or Key. With 0,
-	// which is none, they take turns: all that have none must not go to one.
+	// Key is what IPHash and Hash go by, of ClientKey or Key. Those with 0, which
+	// is none, take turns: they must not all go to one.
 	Key uint64
+	// Stick is the upstream that the request's cookie names, of ParseID. It gets
+	// the request if it may, whatever the strategy; 0: any may.
+	Stick ID
 	// Now is the time in nanoseconds, by any clock that runs forwards and that
 	// all workers share. PeakEWMA and slow starts look at it.
 	Now int64
@@ -151,6 +154,11 @@ func (p *Picker) Pick(ups []Upstream, tried []int) int {
 // PickFor is Pick for a request of which something is known.
 func (p *Picker) PickFor(req Request, ups []Upstream, tried []int) int {
 	invariant.That(len(ups) == len(p.current), "a pick among the upstreams the picker was made for")
+	if req.Stick != 0 {
+		if i := stuck(req.Stick, ups, tried); i != None {
+			return i
+		}
+	}
 	if p.table != nil && req.Key != 0 {
 		return p.byKey(req, ups, tried)
 	}

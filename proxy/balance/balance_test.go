@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // up makes upstreams that are up, by weight.
@@ -179,37 +181,61 @@ func TestRandomWorkersDiffer(t *testing.T) {
 	assert.Equal(t, one, letters(NewPicker(Random, ups, 0, 7), ups, nil, 40), "the same again")
 }
 
-// Whatever happens to the upstreams: a pick is eligible, and None means that
-// none is.
+// whatever makes upstreams and a request of which anything may be true.
+func whatever(rng *rand.Rand, ups []Upstream) (req Request, tried []int) {
+	now := 1 + rng.Int64N(2000)
+	for i := range ups {
+		ups[i].Up = rng.IntN(3) == 0
+		ups[i].InFlight = rng.Int32N(5)
+		ups[i].Since = rng.Int64N(2) * rng.Int64N(3000)
+		if rng.IntN(20) == 0 {
+			ups[i].Weight = rng.Int32N(4)
+		}
+	}
+	req = Request{Key: rng.Uint64N(2) * rng.Uint64(), Now: now}
+	if rng.IntN(4) == 0 {
+		req.Stick = ups[rng.IntN(len(ups))].ID
+	}
+	for range rng.IntN(3) {
+		tried = append(tried, rng.IntN(len(ups)))
+	}
+	return req, tried
+}
+
+// Whatever happens to the upstreams: a pick is of one that is up, has a weight
+// and was not tried, and None means that there is no such one.
 func TestPickIsEligible(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, strategy := range AllStrategies() {
-		ups := make([]Upstream, 9)
-		for i := range ups {
-			ups[i].Weight = rng.Int32N(4)
-		}
-		p := NewPicker(strategy, ups, 3, 1)
-		for range 20_000 {
-			for i := range ups {
-				ups[i].Up = rng.IntN(3) == 0
-				ups[i].InFlight = rng.Int32N(5)
+		for _, slowStart := range []time.Duration{0, 1000} {
+			ups := up(0, 1, 2, 3, 0, 1, 2, 3, 1000)
+			p := New(Config{Strategy: strategy, Worker: 3, Seed: 1, SlowStart: slowStart}, ups)
+			for range 10_000 {
+				req, tried := whatever(rng, ups)
+				may := make([]bool, len(ups))
+				for i, u := range ups {
+					may[i] = u.Up && u.Weight > 0 && !slices.Contains(tried, i)
+				}
+				picked := p.PickFor(req, ups, tried)
+				some := slices.Contains(may, true)
+				if some != (picked != None) || picked != None && !may[picked] {
+					t.Fatalf("%s: picked %d of %+v, tried %v", strategy, picked, ups, tried)
+				}
+				if at := slices.IndexFunc(ups, func(u Upstream) bool { return u.ID == req.Stick }); at >= 0 && may[at] {
+					require.Equal(t, at, picked, "the cookie's")
+				}
+				if picked != None {
+					p.Observe(picked, rng.Int64N(1000), req.Now)
+				}
 			}
-			tried := []int{rng.IntN(9), rng.IntN(9)}[:rng.IntN(3)]
-			some := false
-			for i := range ups {
-				some = some || eligible(ups, tried, i)
+			var sum int64
+			most := 2 * shareFull * int64(1000+3*len(ups))
+			for _, c := range p.current {
+				sum += c
+				assert.Less(t, max(c, -c), most, "%s: credit does not pile up: %v", strategy, p.current)
 			}
-			picked := p.PickFor(Request{Key: rng.Uint64()}, ups, tried)
-			if some != (picked != None) || picked != None && !eligible(ups, tried, picked) {
-				t.Fatalf("%s: picked %d of %+v, tried %v", strategy, picked, ups, tried)
-			}
+			assert.Zero(t, sum, strategy)
 		}
-		var sum int64
-		for _, c := range p.current {
-			sum += c
-			assert.Less(t, max(c, -c), int64(100), "%s: credit does not pile up: %v", strategy, p.current)
-		}
-		assert.Zero(t, sum, strategy)
 	}
 }
 
