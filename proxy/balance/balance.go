@@ -3,7 +3,8 @@
 // and the picker's own few words of state. It does not know whether an
 // upstream is healthy or how many exchanges are in flight; the caller writes
 // both into the slice before it picks. A Picker belongs to one worker; only
-// that worker's thread may call it, and the slices stay the caller's.
+// that worker's thread may call it, and the slices stay the caller's. A Table
+// never changes and is for all workers.
 package balance
 
 import (
@@ -43,11 +44,28 @@ func AllStrategies() []Strategy {
 	return []Strategy{RoundRobin, Random, LeastConnections, P2C, IPHash, Hash, PeakEWMA}
 }
 
+// Needs is what a strategy looks at beside weights and what is up; a caller may
+// leave out the rest. A slow start needs Request.Now and Upstream.Since in any
+// case, a cookie Request.Stick and Upstream.ID.
+type Needs struct {
+	InFlight bool // Upstream.InFlight
+	Key      bool // Request.Key, with Config.Table or at least Upstream.ID
+	Latency  bool // Observe and Request.Now
+}
+
+// Needs says what the strategy looks at.
+func (s Strategy) Needs() Needs {
+	return Needs{
+		InFlight: s == LeastConnections || s == P2C || s == PeakEWMA,
+		Key:      s == IPHash || s == Hash,
+		Latency:  s == PeakEWMA,
+	}
+}
+
 // Upstream is what a pick looks at. Numbers, not pointers to atomics: a
 // worker keeps one slice for as long as it keeps its configuration and loads
 // the shared numbers into it before a pick, so every strategy stays a pure
-// function that a table can test. Only LeastConnections, P2C and PeakEWMA read
-// InFlight; with the others a caller may leave the load out.
+// function that a table can test.
 type Upstream struct {
 	ID       ID    // for Config.Table and Request.Stick; 0 where neither is used
 	Since    int64 // when it came up, by the clock of Request.Now; 0: it always was
@@ -80,8 +98,8 @@ type Config struct {
 	// SlowStart is the time in which an upstream that comes up gets from a tenth
 	// to all of its weight; 0: it has all of it at once.
 	SlowStart time.Duration
-	// Table is for IPHash and Hash, of the same upstreams and shared by all
-	// workers; with nil, New makes one.
+	// Table is for IPHash and Hash, of the same upstreams in the same order and
+	// shared by all workers; with nil, New makes one.
 	Table *Table
 }
 
@@ -115,14 +133,15 @@ func New(cfg Config, ups []Upstream) *Picker {
 	invariant.That(slices.Contains(AllStrategies(), cfg.Strategy), "a strategy that config let through")
 
 	p.advance(ups, cfg.Worker)
-	if cfg.Strategy == IPHash || cfg.Strategy == Hash {
+	needs := cfg.Strategy.Needs()
+	if needs.Key {
 		p.table = cfg.Table
 		if p.table == nil {
 			p.table = NewTable(ups)
 		}
 		invariant.That(p.table.upstreams == len(ups), "a table of the same upstreams")
 	}
-	if cfg.Strategy == PeakEWMA {
+	if needs.Latency {
 		p.latencies = make([]latency, len(ups))
 	}
 	return p

@@ -239,6 +239,41 @@ func TestPickIsEligible(t *testing.T) {
 	}
 }
 
+// What a strategy does not need changes no pick of it, and what it needs does.
+func TestNeeds(t *testing.T) {
+	for _, strategy := range AllStrategies() {
+		for name, change := range map[string]struct {
+			needed bool
+			apply  func(*Picker, *Request, []Upstream, *rand.Rand)
+		}{
+			"in flight": {strategy.Needs().InFlight, func(_ *Picker, _ *Request, ups []Upstream, rng *rand.Rand) {
+				ups[rng.IntN(len(ups))].InFlight = rng.Int32N(9)
+			}},
+			"key": {strategy.Needs().Key, func(_ *Picker, req *Request, _ []Upstream, rng *rand.Rand) {
+				req.Key = rng.Uint64()
+			}},
+			"latency": {strategy.Needs().Latency, func(p *Picker, _ *Request, ups []Upstream, rng *rand.Rand) {
+				p.Observe(rng.IntN(len(ups)), rng.Int64N(1000), 1)
+			}},
+			"now": {strategy.Needs().Latency, func(_ *Picker, req *Request, _ []Upstream, rng *rand.Rand) {
+				req.Now += rng.Int64N(decayNs)
+			}},
+		} {
+			plain, changed := up(1, 2, 3), up(1, 2, 3)
+			one, other := NewPicker(strategy, plain, 1, 5), NewPicker(strategy, changed, 1, 5)
+			rng := rand.New(rand.NewPCG(1, 2))
+			req, same := Request{}, 0
+			for range 1000 {
+				change.apply(other, &req, changed, rng)
+				if one.Pick(plain, nil) == other.PickFor(req, changed, nil) {
+					same++
+				}
+			}
+			assert.Equal(t, change.needed, same < 1000, "%s, %s: %d the same", strategy, name, same)
+		}
+	}
+}
+
 func TestAllocsPick(t *testing.T) {
 	for _, strategy := range AllStrategies() {
 		ups := up(1, 2, 3, 4, 5, 6, 7, 8)
