@@ -55,14 +55,17 @@ func New(cfg Config, pool *upstream.Pool) *Handler {
 // Handle carries one exchange: request head, connection, bodies, response.
 func (h *Handler) Handle(x *exchange.Exchange) {
 	t := h.take(x)
-	defer t.end()
+	defer t.drop()
+	t.serve()
+	h.put(t) // not after a panic: its upload may still run
+}
+
+// serve answers the exchange.
+func (t *transfer) serve() {
 	if !t.prepare() {
 		return
 	}
-	for range triesMax {
-		if !t.connect() {
-			return
-		}
+	for t.connect() { // at most once more for each target, see again
 		err := t.exchange()
 		if err == nil {
 			t.park()
@@ -72,7 +75,6 @@ func (h *Handler) Handle(x *exchange.Exchange) {
 			return
 		}
 	}
-	x.Fail(502, "no connection to an upstream lasted until its answer")
 }
 
 // transfer is the state of one exchange with an upstream.
@@ -107,11 +109,9 @@ func (h *Handler) take(x *exchange.Exchange) *transfer {
 	return t
 }
 
-// end gives back what the exchange has taken, also after a panic.
-func (t *transfer) end() {
-	t.drop()
+func (h *Handler) put(t *transfer) {
 	t.x = nil
-	if h := t.handler; len(h.free) < transfersKept {
+	if len(h.free) < transfersKept {
 		h.free = append(h.free, t)
 	}
 }
@@ -139,13 +139,13 @@ func (t *transfer) connect() bool {
 			t.target = target
 		}
 		up, err := pool.Take(t.target, t.stale)
+		t.stale = false
 		if err == nil {
 			t.up = up
 			return true
 		}
 		pool.Done(t.target)
 		t.tried = append(t.tried, t.target)
-		t.stale = false
 		last = err
 	}
 	t.failConnect(last)
@@ -320,7 +320,7 @@ func (t *transfer) relay() error {
 func (t *transfer) park() {
 	t.body.End()
 	if !t.reusable || t.streaming && !t.x.Body.Done() {
-		return // end drops it
+		return // Handle drops it
 	}
 	t.up.Release()
 	t.up = nil

@@ -68,6 +68,9 @@ func NewLoads(strategy balance.Strategy, targets int) *Loads {
 	return &Loads{active: make([]paddedInt, targets)}
 }
 
+// Active is the number of exchanges in flight for a target.
+func (l *Loads) Active(target int) int { return int(l.active[target].n.Load()) }
+
 // ErrNone says that no upstream is eligible: all weights are 0, or all that
 // are not have been tried.
 var ErrNone = errors.New("no upstream is eligible")

@@ -361,17 +361,17 @@ func TestPick(t *testing.T) {
 	least.Done(first)
 	assert.Equal(t, first, pick(least))
 	assert.Equal(t, 1-first, pick(least, first))
-	assert.EqualValues(t, 3, loads.active[0].n.Load()+loads.active[1].n.Load())
-	assert.Zero(t, loads.active[2].n.Load(), "it has no weight")
+	assert.Equal(t, 3, loads.Active(0)+loads.Active(1))
+	assert.Zero(t, loads.Active(2), "it has no weight")
 	for range 2 {
 		least.Done(1 - first)
 	}
 	least.Done(first)
-	assert.Zero(t, loads.active[0].n.Load()+loads.active[1].n.Load())
+	assert.Zero(t, loads.Active(0)+loads.Active(1))
 
 	_, err := least.Pick([]int{0, 1})
 	assert.Equal(t, ErrNone, err)
-	assert.Zero(t, loads.active[0].n.Load()+loads.active[1].n.Load(), "none was picked, none is in flight")
+	assert.Zero(t, loads.Active(0)+loads.Active(1), "none was picked, none is in flight")
 	assert.NotEqual(t, pick(turns), pick(turns))
 	turns.Done(0)
 	assert.Equal(t, "b", least.Name(1))
