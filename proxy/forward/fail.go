@@ -2,7 +2,6 @@ package forward
 
 import (
 	"errors"
-	"io"
 
 	"atlas/proxy/h1"
 	"atlas/proxy/loop"
@@ -16,9 +15,18 @@ import (
 var errUpgraded = errors.New("101 without a request to upgrade")
 
 // clientLost is an error of the client's side.
-type clientLost struct{ err error }
+type clientLost struct {
+	step string
+	err  error
+}
 
-func (e clientLost) Error() string { return "client: " + e.err.Error() }
+// The steps at which a client may be lost.
+const (
+	readBody     = "read request body"
+	sendResponse = "send response"
+)
+
+func (e clientLost) Error() string { return "client: " + e.step + ": " + e.err.Error() }
 func (e clientLost) Unwrap() error { return e.err }
 
 // failConnect answers a request that no upstream took. last is the last error
@@ -50,50 +58,48 @@ func (t *transfer) again(err error) bool {
 	isLost := errors.As(err, &lost)
 	isSyntax := errors.As(err, &syntax)
 	switch {
-	case x.Begun():
-		t.count(err, isLost)
-		x.Abort()
+	case err == loop.ErrPanic:
+		x.Abort() // of the upload; counted where it happened
 	case isLost && isSyntax:
 		x.Stats.FailClient(stats.BadRequest)
-		x.Close()
-		x.Fail(syntax.Status, syntax.Error())
+		t.fail(syntax.Status, syntax.Error())
 	case isLost && lost.err == relay.ErrTooLong:
 		x.Stats.FailClient(stats.BodyTooLarge)
-		x.Fail(413, "the request body is larger than this server takes")
-	case isLost && lost.err == loop.ErrDeadline:
+		t.fail(413, "the request body is larger than this server takes")
+	case isLost && lost.step == readBody && lost.err == loop.ErrDeadline:
 		x.Stats.FailClient(stats.RequestTimeout)
-		x.Close()
-		x.Fail(408, "the request body took too long")
+		t.fail(408, "the request body took too long")
 	case isLost, err == loop.ErrGuard, err == loop.ErrStopped:
 		x.Stats.FailClient(stats.ClientReset)
 		x.Abort()
 	case err == loop.ErrDeadline:
 		x.Stats.FailUpstream(stats.ResponseTimeout)
-		x.Fail(504, "the upstream did not answer in time")
+		t.fail(504, "the upstream did not answer in time")
 	case isSyntax, err == errUpgraded:
 		x.Stats.FailUpstream(stats.BadResponse)
-		x.Fail(502, "the upstream's answer is not valid HTTP")
-	case t.up.Reused && !t.streaming && x.Method.Idempotent() && len(t.up.Peek()) == 0:
+		t.fail(502, "the upstream's answer is not valid HTTP")
+	case t.up.Reused && t.repeatable():
 		t.up.Drop()
 		t.up, t.stale = nil, true
 		return true
 	default:
 		x.Stats.FailUpstream(stats.UpstreamReset)
-		x.Fail(502, "the upstream closed the connection before it answered")
+		t.fail(502, "the upstream closed the connection before it answered")
 	}
 	return false
 }
 
-// count notes whose fault it is that a response broke off.
-func (t *transfer) count(err error, isLost bool) {
-	switch {
-	case isLost || err == loop.ErrGuard:
-		t.x.Stats.FailClient(stats.ClientReset)
-	case err == loop.ErrDeadline:
-		t.x.Stats.FailUpstream(stats.ResponseTimeout)
-	case err == io.EOF, err == io.ErrUnexpectedEOF:
-		t.x.Stats.FailUpstream(stats.UpstreamReset)
-	default:
-		t.x.Stats.FailUpstream(stats.BadResponse)
+// repeatable reports that nothing of a response has come, and that the request
+// is all in our hands and may be acted upon twice.
+func (t *transfer) repeatable() bool {
+	return !t.streaming && !t.interim && len(t.up.Peek()) == 0 && !t.x.Begun() && t.x.Method.Idempotent()
+}
+
+// fail answers, or breaks off what has begun to be an answer.
+func (t *transfer) fail(status int, why string) {
+	if t.x.Begun() {
+		t.x.Abort()
+		return
 	}
+	t.x.Fail(status, why)
 }

@@ -92,6 +92,50 @@ func TestUpstreamFaults(t *testing.T) {
 	}
 }
 
+// An upstream that breaks off in the middle: what the client has cannot be taken
+// for a whole response.
+func TestTruncated(t *testing.T) {
+	for _, row := range []struct {
+		name, response string
+		reset          bool
+		blame          stats.UpstreamError
+	}{
+		{"length", "Content-Length: 10\r\n\r\nhello", false, stats.UpstreamReset},
+		{"length, reset", "Content-Length: 10\r\n\r\nhello", true, stats.UpstreamReset},
+		{"chunked", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", false, stats.UpstreamReset},
+		{"chunked, reset", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", true, stats.UpstreamReset},
+		{"chunked, in the trailer", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX: y\r\n", false, stats.UpstreamReset},
+		{"chunked, a bad chunk", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nnonsense\r\n", false, stats.BadResponse},
+		{"chunked, a bad trailer", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nnonsense\r\n\r\n", false, stats.BadResponse},
+		{"until the end, reset", "\r\nhello", true, stats.UpstreamReset},
+	} {
+		for _, version := range []string{"1.1", "1.0"} {
+			t.Run(row.name+", to "+version, func(t *testing.T) {
+				script := func(p *looptest.Peer, _ int) {
+					p.Head()
+					p.Send("HTTP/1.1 200 OK\r\nDate: d\r\n" + row.response)
+					if row.reset {
+						time.Sleep(20 * time.Millisecond) // or the kernel drops what it has not sent
+						p.Reset()
+					}
+				}
+				engines(t, setup{}, script, func(t *testing.T, r *rig) {
+					c := r.Client(r.address)
+					c.Send("GET / HTTP/" + version + "\r\nHost: x\r\n\r\n")
+					got, err := c.Rest()
+					assert.ErrorContains(t, err, "reset")
+					if !strings.HasPrefix(row.response, "Content") {
+						assert.NotContains(t, got, "0\r\n\r\n")
+					}
+					r.settled()
+					r.blamed(nil, []stats.UpstreamError{row.blame})
+					assert.Zero(t, r.idle(0))
+				})
+			})
+		}
+	}
+}
+
 // A slow upstream is not a dead one: the time-out is for silence.
 func TestSlowDrip(t *testing.T) {
 	body := strings.Repeat("drip", 10)
@@ -253,6 +297,21 @@ func TestStale(t *testing.T) {
 			})
 		}
 	}
+}
+
+// An interim response says that the upstream is at work: no second try.
+func TestStaleAfterInterim(t *testing.T) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		up := &stale{end: func(p *looptest.Peer) { p.Send("HTTP/1.1 102 Processing\r\n\r\n") }}
+		e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
+		r := proxyOn(e, setup{}, e.Script(up.script).Address)
+		c := r.Client(r.address)
+		c.Send(get)
+		assert.Equal(t, 200, c.Answer("GET").StatusCode)
+		c.Send(get)
+		assert.Equal(t, 502, c.Answer("GET").StatusCode)
+		assert.EqualValues(t, 2, up.asked.Load())
+	})
 }
 
 // All targets have an idle connection that turns out to be dead, and accept no

@@ -92,6 +92,7 @@ type transfer struct {
 	stale  bool  // the last try found a dead connection: dial the same target
 	tried  []int // targets that did not let us connect
 
+	interim  bool       // a response has begun, if only with an interim one
 	body     relay.Body // of the response
 	reusable bool       // the upstream keeps the connection open after it
 }
@@ -105,7 +106,8 @@ func (h *Handler) take(x *exchange.Exchange) *transfer {
 		t = &transfer{handler: h}
 	}
 	t.x = x
-	t.tried, t.stale, t.uploadErr = t.tried[:0], false, nil
+	t.tried, t.stale, t.interim = t.tried[:0], false, false
+	t.uploadErr = nil
 	return t
 }
 
@@ -209,13 +211,13 @@ func (t *transfer) upload() error {
 		return nil
 	}
 	if err := x.Continue(); err != nil {
-		return clientLost{err}
+		return clientLost{sendResponse, err}
 	}
 	buffer := t.handler.buffers.Take()
 	defer t.handler.buffers.Put(buffer)
 	readErr, writeErr := relay.Copy(&t.uplink, &x.Body, buffer, cfg.Body, cfg.Write)
 	if readErr != nil {
-		return clientLost{readErr}
+		return clientLost{readBody, readErr}
 	}
 	if writeErr == nil && t.uplink.End(x.Body.Trailer()) == nil {
 		_ = t.up.Flush() // see above
@@ -249,12 +251,13 @@ func (t *transfer) readHead() error {
 		if resp.Status >= 200 {
 			return t.begin(n)
 		}
+		t.interim = true
 		if resp.Status == 101 {
 			return errUpgraded
 		}
 		if resp.Status != 100 { // we answer 100 ourselves
 			if err := t.x.Informational(resp); err != nil {
-				return clientLost{err}
+				return clientLost{sendResponse, err}
 			}
 		}
 		c.Consume(n)
@@ -278,7 +281,7 @@ func (t *transfer) begin(n int) error {
 	framing := resp.Body(x.Method)
 	t.reusable = resp.KeepAlive && framing.Kind != h1.BodyClose
 	if err := x.SendHead(framing.Kind); err != nil {
-		return clientLost{err}
+		return clientLost{sendResponse, err}
 	}
 	t.up.Consume(n)
 	t.body.Start(t.up.Conn, framing)
@@ -291,7 +294,7 @@ func (t *transfer) relay() error {
 	x := t.x
 	if p, whole := t.body.Whole(); whole {
 		if _, err := x.Write(p); err != nil {
-			return clientLost{err}
+			return clientLost{sendResponse, err}
 		}
 		t.body.Skip()
 		return nil
@@ -300,7 +303,7 @@ func (t *transfer) relay() error {
 	buffer := t.handler.buffers.Take()
 	defer t.handler.buffers.Put(buffer)
 	if err := x.Flush(); err != nil {
-		return clientLost{err}
+		return clientLost{sendResponse, err}
 	}
 	readErr, writeErr := relay.Copy(x.Writer(), &t.body, buffer, cfg.Upstream, cfg.Write)
 	if readErr != nil {
@@ -310,7 +313,7 @@ func (t *transfer) relay() error {
 		writeErr = x.End(t.body.Trailer())
 	}
 	if writeErr != nil {
-		return clientLost{writeErr}
+		return clientLost{sendResponse, writeErr}
 	}
 	return nil
 }
