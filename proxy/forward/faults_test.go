@@ -136,6 +136,26 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
+// An upstream that hangs in the middle of its body is cut as well.
+func TestHangsInBody(t *testing.T) {
+	script := func(p *looptest.Peer, _ int) {
+		p.Head()
+		p.Send("HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 10\r\n\r\nhello")
+		p.Gone()
+	}
+	for _, request := range []string{get, chunkedPost + "1\r\nx\r\n0\r\n\r\n", chunkedPost + "1\r\nx\r\n"} {
+		engines(t, setup{upstream: 100 * time.Millisecond}, script, func(t *testing.T, r *rig) {
+			c := r.Client(r.address)
+			c.Send(request)
+			got, err := c.Rest()
+			assert.ErrorContains(t, err, "reset")
+			assert.Contains(t, got, "hello")
+			r.settled()
+			r.blamed(nil, []stats.UpstreamError{stats.ResponseTimeout})
+		})
+	}
+}
+
 // A slow upstream is not a dead one: the time-out is for silence.
 func TestSlowDrip(t *testing.T) {
 	body := strings.Repeat("drip", 10)
@@ -362,6 +382,50 @@ func once(e *looptest.Env, asked *atomic.Int64) loop.Address {
 	}()
 	e.Cleanup(func() { _ = ln.Close(); <-done })
 	return loop.Address{AddrPort: netip.MustParseAddrPort(ln.Addr().String())}
+}
+
+// A client that leaves while the upstream is thinking is not waited for: the
+// upstream's connection closes promptly, in all kinds of exchanges.
+func TestClientLeaves(t *testing.T) {
+	for _, leave := range []string{"close", "reset"} {
+		for name, request := range map[string]string{
+			"GET":          get,
+			"POST":         post,
+			"a large POST": "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100_000),
+			"chunks":       chunkedPost + "5\r\nhello\r\n0\r\n\r\n",
+		} {
+			t.Run(leave+", "+name, func(t *testing.T) {
+				looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+					asked, closed := make(chan struct{}), make(chan struct{})
+					e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
+					up := e.Script(func(p *looptest.Peer, _ int) {
+						p.Head()
+						_, body, _ := strings.Cut(request, "\r\n\r\n")
+						p.Expect(body)
+						close(asked)
+						p.Gone()
+						close(closed)
+					})
+					r := proxyOn(e, setup{}, up.Address)
+					c := r.Client(r.address)
+					c.Send(request)
+					<-asked
+					time.Sleep(20 * time.Millisecond)
+					if leave == "reset" {
+						c.Reset()
+					}
+					_ = c.Close()
+					select {
+					case <-closed:
+					case <-time.After(patience / 2):
+						t.Error("the upstream is still asked")
+					}
+					r.settled()
+					r.blamed([]stats.ClientError{stats.ClientReset}, nil)
+				})
+			})
+		}
+	}
 }
 
 // A client that never reads is cut, and holds no memory to speak of meanwhile.

@@ -86,6 +86,7 @@ type transfer struct {
 	streaming bool   // the request body follows in a task of its own
 	uplink    relay.Writer
 	uploadErr error // why the client's body broke off
+	answered  bool  // the response is complete, or has failed: nobody wants the rest of the body
 
 	up     *upstream.Conn
 	target int
@@ -107,7 +108,7 @@ func (h *Handler) take(x *exchange.Exchange) *transfer {
 	}
 	t.x = x
 	t.tried, t.stale, t.interim = t.tried[:0], false, false
-	t.uploadErr = nil
+	t.uploadErr, t.answered = nil, false
 	return t
 }
 
@@ -162,11 +163,11 @@ func (t *transfer) exchange() error {
 	if _, err := c.Write(t.request); err != nil {
 		return err
 	}
-	if t.streaming {
-		return t.exchangeUpload()
-	}
 	if err := c.Flush(); err != nil {
 		return err
+	}
+	if t.streaming {
+		return t.exchangeUpload()
 	}
 	c.SetReadDeadline(now.After(cfg.Upstream))
 	c.Guard(t.x.Client)
@@ -178,49 +179,65 @@ func (t *transfer) exchange() error {
 // exchangeUpload is exchange with a request body that is still on its way. It
 // runs in a task of its own, because an upstream may answer before it has all.
 func (t *transfer) exchangeUpload() error {
-	c := t.up
+	c, x := t.up, t.x
+	if err := x.Continue(); err != nil { // here, for only one task may send to the client
+		return clientLost{sendResponse, err}
+	}
 	c.SetReadDeadline(0) // until the upload is complete it owes us nothing
-	t.uplink.Start(c.Conn, t.x.Framing.Kind == h1.BodyChunked)
-	upload := t.x.Loop.Go(func() {
-		if t.uploadErr = t.upload(); t.uploadErr != nil {
-			c.SetReadDeadline(loop.Past) // no use in waiting for the answer
-			return
-		}
-		c.SetReadDeadline(t.x.Loop.Now().After(t.handler.config.Upstream))
-	})
+	t.uplink.Start(c.Conn, x.Framing.Kind == h1.BodyChunked)
+	upload := x.Loop.Go(func() { t.upload(c) })
 	err := t.respond()
 	// An answer that is complete before the request: the rest of that is not
 	// wanted. An upload that has ended does not mind.
-	t.x.Client.SetReadDeadline(loop.Past)
-	c.SetWriteDeadline(loop.Past)
+	broken := t.uploadErr
+	t.answered = true
+	x.Body.Interrupt()
+	t.uplink.Interrupt()
 	if joined := upload.Join(); joined != nil {
 		return joined
 	}
-	if err == loop.ErrDeadline && t.uploadErr != nil {
-		return t.uploadErr
+	if err == loop.ErrDeadline && broken != nil {
+		return broken
 	}
 	return err
 }
 
-// upload moves the request body. An error is the client's. If it is the upstream
-// that does not take more, it may have answered already and closed: whatever it
-// said is for respond to find.
-func (t *transfer) upload() error {
+// upload moves the request body, then watches the client, as Guard does where
+// there is no upload. A client that is lost, or whose body is no good, ends the
+// wait for the response.
+func (t *transfer) upload(c *upstream.Conn) {
 	x, cfg := t.x, &t.handler.config
-	if t.up.Flush() != nil {
-		return nil
+	err := t.sendBody(c)
+	if err == nil && !t.answered {
+		c.SetReadDeadline(x.Loop.Now().After(cfg.Upstream))
+		x.Client.SetReadDeadline(0)
+		if err = x.Client.Fill(); err == nil {
+			return // its next request: no end can be seen behind that
+		}
 	}
-	if err := x.Continue(); err != nil {
-		return clientLost{sendResponse, err}
+	if t.answered {
+		return
 	}
+	t.uploadErr = clientLost{readBody, err}
+	if x.Begun() {
+		t.body.Interrupt()
+	}
+	c.SetReadDeadline(loop.Past)
+}
+
+// sendBody returns errors of the client. If it is the upstream that does not
+// take more, it may have answered already and closed: whatever it said is for
+// respond to find.
+func (t *transfer) sendBody(c *upstream.Conn) error {
+	x, cfg := t.x, &t.handler.config
 	buffer := t.handler.buffers.Take()
 	defer t.handler.buffers.Put(buffer)
 	readErr, writeErr := relay.Copy(&t.uplink, &x.Body, buffer, cfg.Body, cfg.Write)
-	if readErr != nil {
-		return clientLost{readBody, readErr}
+	if readErr != nil || writeErr != nil {
+		return readErr
 	}
-	if writeErr == nil && t.uplink.End(x.Body.Trailer()) == nil {
-		_ = t.up.Flush() // see above
+	if t.uplink.End(x.Body.Trailer()) == nil {
+		_ = c.Flush() // see above
 	}
 	return nil
 }
@@ -280,11 +297,11 @@ func (t *transfer) begin(n int) error {
 	}
 	framing := resp.Body(x.Method)
 	t.reusable = resp.KeepAlive && framing.Kind != h1.BodyClose
+	t.up.Consume(n)
+	t.body.Start(t.up.Conn, framing) // before SendHead waits: the upload may interrupt it
 	if err := x.SendHead(framing.Kind); err != nil {
 		return clientLost{sendResponse, err}
 	}
-	t.up.Consume(n)
-	t.body.Start(t.up.Conn, framing)
 	return nil
 }
 
