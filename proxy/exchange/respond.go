@@ -31,8 +31,10 @@ func (x *Exchange) Date() {
 // SendHead ends the head and says how the body is framed: BodyNone for no body,
 // BodyLength where the head already says Content-Length, and BodyClose or
 // BodyChunked for an unknown length, which is sent in chunks where the client
-// understands them, else until the connection ends.
-func (x *Exchange) SendHead(kind h1.BodyKind) error {
+// understands them, else until the connection ends. body is nil, or all of a
+// body of BodyLength, which then leaves in one piece with the head: it is copied
+// before anything is waited for.
+func (x *Exchange) SendHead(kind h1.BodyKind, body []byte) error {
 	chunked := false
 	if kind == h1.BodyChunked || kind == h1.BodyClose {
 		if chunked = x.Minor >= 1; chunked {
@@ -44,6 +46,7 @@ func (x *Exchange) SendHead(kind h1.BodyKind) error {
 	x.settleKeep()
 	x.out = x.appendConnection(x.out)
 	x.out = append(x.out, "\r\n"...)
+	x.out = append(x.out, body...)
 	x.writer.Start(x.Client, chunked)
 	return x.writeHead()
 }
@@ -171,10 +174,10 @@ func (x *Exchange) Fail(status int, why string, extra ...string) {
 	text = append(append(append(text, ": "...), why...), '\n')
 	x.out = h1.AppendField(x.out, "Content-Type", "text/plain; charset=utf-8")
 	x.out = h1.AppendContentLength(x.out, int64(len(text)))
-	// An error of sending leaves nobody to tell: finish closes.
-	if x.SendHead(h1.BodyLength) == nil && x.Method != h1.MethodHead {
-		_, _ = x.Write(text)
+	if x.Method == h1.MethodHead {
+		text = nil
 	}
+	_ = x.SendHead(h1.BodyLength, text) // an error leaves nobody to tell: finish closes
 }
 
 // Abort ends the connection so that the client cannot take what it has for a

@@ -26,7 +26,7 @@ func TestHeadsDoNotMix(t *testing.T) {
 		}
 		x.Begin(204, nil)
 		x.Field([]byte("X-Letters"), bytes.Repeat(letter, size))
-		_ = x.SendHead(h1.BodyNone)
+		_ = x.SendHead(h1.BodyNone, nil)
 	}
 	for name, query := range map[string]string{"copied": "", "sent from where it is": "?large"} {
 		t.Run(name, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestTrailers(t *testing.T) {
 				_, err := h1.ParseTrailer([]byte("X-Sum: 1\r\nContent-Type: text/plain\r\n\r\n"), &trailer)
 				assert.NoError(t, err)
 				x.Begin(200, nil)
-				assert.NoError(t, x.SendHead(h1.BodyChunked))
+				assert.NoError(t, x.SendHead(h1.BodyChunked, nil))
 				_, err = x.Write([]byte("hi"))
 				assert.NoError(t, err)
 				assert.NoError(t, x.End(&trailer))
@@ -142,7 +142,7 @@ func TestInformational(t *testing.T) {
 			assert.False(t, x.Begun())
 			x.Loop.Sleep(time.Millisecond)
 			x.Begin(204, nil)
-			assert.NoError(t, x.SendHead(h1.BodyNone))
+			assert.NoError(t, x.SendHead(h1.BodyNone, nil))
 		})
 		c := r.Client(r.address)
 		c.Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")

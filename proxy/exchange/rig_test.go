@@ -58,7 +58,7 @@ func site(x *exchange.Exchange) {
 		stream(x, h1.BodyClose, "some", "more")
 	case "/nothing":
 		x.Begin(204, nil)
-		_ = x.SendHead(h1.BodyNone)
+		_ = x.SendHead(h1.BodyNone, nil)
 	case "/silent":
 	case "/abort":
 		x.Abort()
@@ -74,14 +74,14 @@ func text(x *exchange.Exchange, body string) {
 	x.Begin(200, nil)
 	x.Date()
 	x.Field([]byte("Content-Length"), fmt.Append(nil, len(body)))
-	if x.SendHead(h1.BodyLength) == nil && x.Method != h1.MethodHead {
+	if x.SendHead(h1.BodyLength, nil) == nil && x.Method != h1.MethodHead {
 		_, _ = x.Write([]byte(body)) // the exchange notices where it ends
 	}
 }
 
 func stream(x *exchange.Exchange, kind h1.BodyKind, pieces ...string) {
 	x.Begin(200, []byte("Fine"))
-	if x.SendHead(kind) != nil {
+	if x.SendHead(kind, nil) != nil {
 		return
 	}
 	for _, piece := range pieces {

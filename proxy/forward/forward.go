@@ -281,8 +281,12 @@ func (t *transfer) readHead() error {
 	}
 }
 
+// bodyWithHead is up to which size a body that has arrived with its head is sent
+// with it, in one piece.
+const bodyWithHead = 4 << 10
+
 // begin sends the head of the response, which is the first n bytes of the
-// upstream's Peek.
+// upstream's Peek, and a short body that is here with it.
 func (t *transfer) begin(n int) error {
 	x, resp := t.x, &t.handler.response
 	x.Begin(resp.Status, resp.Reason)
@@ -299,28 +303,31 @@ func (t *transfer) begin(n int) error {
 	t.reusable = resp.KeepAlive && framing.Kind != h1.BodyClose
 	t.up.Consume(n)
 	t.body.Start(t.up.Conn, framing) // before SendHead waits: the upload may interrupt it
-	if err := x.SendHead(framing.Kind); err != nil {
+	short, whole := t.body.Whole()
+	if len(short) > bodyWithHead {
+		short, whole = nil, false
+	}
+	if err := x.SendHead(framing.Kind, short); err != nil {
 		return clientLost{sendResponse, err}
+	}
+	if whole {
+		t.body.Skip()
 	}
 	return nil
 }
 
-// relay sends the body of the response. One that is here already goes out with
-// the head in one send.
+// relay sends the body of the response, as far as it has not left with the head.
 func (t *transfer) relay() error {
-	x := t.x
-	if p, whole := t.body.Whole(); whole {
-		if _, err := x.Write(p); err != nil {
-			return clientLost{sendResponse, err}
-		}
-		t.body.Skip()
+	if t.body.Done() {
 		return nil
 	}
-	cfg := &t.handler.config
+	x, cfg := t.x, &t.handler.config
 	buffer := t.handler.buffers.Take()
 	defer t.handler.buffers.Put(buffer)
-	if err := x.Flush(); err != nil {
-		return clientLost{sendResponse, err}
+	if len(t.up.Peek()) == 0 { // else the head leaves with what is here of the body
+		if err := x.Flush(); err != nil {
+			return clientLost{sendResponse, err}
+		}
 	}
 	readErr, writeErr := relay.Copy(x.Writer(), &t.body, buffer, cfg.Upstream, cfg.Write)
 	if readErr != nil {

@@ -2,9 +2,9 @@ package forward
 
 import "atlas/proxy/h1"
 
-// bodyWithHead is up to which size a body that has arrived with its head is
-// sent with it, in one piece.
-const bodyWithHead = 16 << 10
+// requestBodyMax is up to which size a request body that has arrived with its
+// head is sent with it, in one piece, and needs no task of its own.
+const requestBodyMax = 16 << 10
 
 // prepare writes the request for the upstream, while the client's head is still
 // at hand, and gives that memory back. false means that the client was answered.
@@ -41,7 +41,7 @@ func (t *transfer) prepare() bool {
 	b = append(b, "\r\n"...)
 	x.ReleaseHead()
 
-	if body, whole := x.Body.Whole(); whole && len(body) <= bodyWithHead {
+	if body, whole := x.Body.Whole(); whole && len(body) <= requestBodyMax {
 		b = append(b, body...)
 		x.Body.Skip()
 	}
