@@ -290,6 +290,27 @@ func TestInterim(t *testing.T) {
 	})
 }
 
+// A pipelined request whose upstream takes its time keeps no answer back.
+func TestPipeliningSlowSecond(t *testing.T) {
+	release := make(chan struct{})
+	script := func(p *looptest.Peer, _ int) {
+		for n := 0; p.Head() != ""; n++ {
+			if n == 1 {
+				<-release
+			}
+			p.Send(ok)
+		}
+	}
+	engines(t, setup{}, script, func(t *testing.T, r *rig) {
+		c := r.Client(r.address)
+		c.Send(get + get + get)
+		c.Expect(ok)
+		c.Quiet()
+		release <- struct{}{}
+		c.Expect(ok + ok)
+	})
+}
+
 // Bodies that have to wait for room are their own client's: what other upstreams
 // say meanwhile does not get into them.
 func TestAnswersDoNotMix(t *testing.T) {

@@ -157,20 +157,23 @@ func (t *transfer) connect() bool {
 
 // exchange sends the request and relays the response.
 func (t *transfer) exchange() error {
-	c, cfg := t.up, &t.handler.config
-	now := t.x.Loop.Now()
-	c.SetWriteDeadline(now.After(cfg.Write))
+	c, x, cfg := t.up, t.x, &t.handler.config
+	c.SetWriteDeadline(x.Loop.Now().After(cfg.Write))
 	if _, err := c.Write(t.request); err != nil {
 		return err
 	}
 	if err := c.Flush(); err != nil {
 		return err
 	}
+	// Answers to earlier requests of the client do not wait for this one.
+	if err := x.Flush(); err != nil {
+		return clientLost{sendResponse, err}
+	}
 	if t.streaming {
 		return t.exchangeUpload()
 	}
-	c.SetReadDeadline(now.After(cfg.Upstream))
-	c.Guard(t.x.Client)
+	c.SetReadDeadline(x.Loop.Now().After(cfg.Upstream))
+	c.Guard(x.Client)
 	err := t.respond()
 	c.Guard(nil)
 	return err
