@@ -83,6 +83,7 @@ type transfer struct {
 	x       *exchange.Exchange
 
 	request   []byte // head for the upstream, and a body that was here with it
+	trailers  bool   // of the request may be forwarded
 	streaming bool   // the request body follows in a task of its own
 	uplink    relay.Writer
 	uploadErr error // why the client's body broke off
@@ -93,9 +94,10 @@ type transfer struct {
 	stale  bool  // the last try found a dead connection: dial the same target
 	tried  []int // targets that did not let us connect
 
-	interim  bool       // a response has begun, if only with an interim one
-	body     relay.Body // of the response
-	reusable bool       // the upstream keeps the connection open after it
+	interim      bool       // a response has begun, if only with an interim one
+	body         relay.Body // of the response
+	bodyTrailers bool       // of the response may be forwarded
+	reusable     bool       // the upstream keeps the connection open after it
 }
 
 func (h *Handler) take(x *exchange.Exchange) *transfer {
@@ -239,7 +241,7 @@ func (t *transfer) sendBody(c *upstream.Conn) error {
 	if readErr != nil || writeErr != nil {
 		return readErr
 	}
-	if t.uplink.End(x.Body.Trailer()) == nil {
+	if t.uplink.End(trailer(&x.Body, t.trailers)) == nil {
 		_ = c.Flush() // see above
 	}
 	return nil
@@ -304,6 +306,7 @@ func (t *transfer) begin(n int) error {
 	}
 	framing := resp.Body(x.Method)
 	t.reusable = resp.KeepAlive && framing.Kind != h1.BodyClose
+	t.bodyTrailers = framing.Kind == h1.BodyChunked && forwardsTrailers(&resp.Head)
 	t.up.Consume(n)
 	t.body.Start(t.up.Conn, framing) // before SendHead waits: the upload may interrupt it
 	short, whole := t.body.Whole()
@@ -337,7 +340,7 @@ func (t *transfer) relay() error {
 		return readErr
 	}
 	if writeErr == nil {
-		writeErr = x.End(t.body.Trailer())
+		writeErr = x.End(trailer(&t.body, t.bodyTrailers))
 	}
 	if writeErr != nil {
 		return clientLost{sendResponse, writeErr}

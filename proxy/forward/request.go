@@ -39,6 +39,7 @@ func (t *transfer) prepare() bool {
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 	}
 	b = append(b, "\r\n"...)
+	t.trailers = r.Body.Kind == h1.BodyChunked && forwardsTrailers(&r.Head)
 	x.ReleaseHead()
 
 	if body, whole := x.Body.Whole(); whole && len(body) <= requestBodyMax {
