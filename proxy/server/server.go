@@ -5,7 +5,7 @@
 // given. Workers share only what stands in Server and never changes after
 // Start, but for the load counters that the balancing strategy asks for.
 //
-// Start, Shutdown and Wait are for the main goroutine.
+// Start and Shutdown, which is called once, are for the main goroutine.
 package server
 
 import (
@@ -131,7 +131,7 @@ func resolve(ups []config.Upstream) ([]upstream.Target, error) {
 			if err != nil {
 				return nil, fmt.Errorf("[[upstreams]] %s: resolve %q: %w", up.Name, up.Address, err)
 			}
-			ip = found[0].Unmap()
+			ip = prefer(found)
 		}
 		targets = append(targets, upstream.Target{
 			Name:    up.Name,
@@ -140,6 +140,17 @@ func resolve(ups []config.Upstream) ([]upstream.Target, error) {
 		})
 	}
 	return targets, nil
+}
+
+// prefer chooses IPv4 where a name has both: "localhost" is often IPv6 first, and
+// what listens on IPv6 for everybody takes IPv4 as well, but not the reverse.
+func prefer(found []netip.Addr) netip.Addr {
+	for _, ip := range found {
+		if ip.Unmap().Is4() {
+			return ip.Unmap()
+		}
+	}
+	return found[0]
 }
 
 // startWorkers opens the listeners and starts a worker on each.
