@@ -84,7 +84,7 @@ func TestUpstreamFaults(t *testing.T) {
 					assert.Contains(t, resp.Text, "upstream")
 					assert.False(t, resp.Close)
 					assert.EqualValues(t, i+1, asked.Load(), "a connection that was new says nothing about others")
-					assert.Zero(t, r.idle(0))
+					assert.Zero(t, r.idle())
 				}
 				r.blamed(nil, []stats.UpstreamError{row.blame, row.blame, row.blame})
 			})
@@ -129,7 +129,7 @@ func TestTruncated(t *testing.T) {
 					}
 					r.settled()
 					r.blamed(nil, []stats.UpstreamError{row.blame})
-					assert.Zero(t, r.idle(0))
+					assert.Zero(t, r.idle())
 				})
 			})
 		}
@@ -158,21 +158,21 @@ func TestHangsInBody(t *testing.T) {
 
 // A slow upstream is not a dead one: the time-out is for silence.
 func TestSlowDrip(t *testing.T) {
-	body := strings.Repeat("drip", 10)
+	body := strings.Repeat("drip", 5)
 	script := func(p *looptest.Peer, _ int) {
 		for p.Head() != "" {
-			p.Send("HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 40\r\n\r\n")
+			p.Send("HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 20\r\n\r\n")
 			for i := range body {
 				time.Sleep(10 * time.Millisecond)
 				p.Send(body[i : i+1])
 			}
 		}
 	}
-	engines(t, setup{upstream: 200 * time.Millisecond}, script, func(t *testing.T, r *rig) {
+	engines(t, setup{upstream: 150 * time.Millisecond}, script, func(t *testing.T, r *rig) {
 		c := r.Client(r.address)
 		c.Send(get)
 		assert.Equal(t, body, c.Answer("GET").Text)
-		assert.Equal(t, 1, r.idle(0))
+		assert.Equal(t, 1, r.idle())
 	})
 }
 
@@ -452,7 +452,7 @@ func TestClientNeverReads(t *testing.T) {
 				}
 				sent <- n
 			}
-			engines(t, setup{write: 200 * time.Millisecond}, script, func(t *testing.T, r *rig) {
+			engines(t, setup{write: 100 * time.Millisecond}, script, func(t *testing.T, r *rig) {
 				c := r.Client(r.address)
 				c.Send(get)
 				assert.Less(t, <-sent, size/2)

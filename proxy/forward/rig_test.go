@@ -27,8 +27,7 @@ type setup struct {
 	connect                       time.Duration
 	strategy                      balance.Strategy // least_connections, which counts what is in flight
 	weights                       []int            // 1 each
-	wrap                          func(exchange.Handler) exchange.Handler
-	receiveBuffers, receiveLength int
+	receiveBuffers, receiveLength int              // of a ring
 }
 
 // rig is a worker that proxies to some targets.
@@ -74,10 +73,7 @@ func proxyOn(e *looptest.Env, s setup, targets ...loop.Address) *rig {
 		cfg.Targets = append(cfg.Targets, upstream.Target{Name: fmt.Sprint("u", i), Address: address, Weight: weight})
 	}
 	r.pool = upstream.New(r.Loop, cfg)
-	var h exchange.Handler = forward.New(forward.Config{Upstream: s.upstream, Body: s.body, Write: s.write}, r.pool)
-	if s.wrap != nil {
-		h = s.wrap(h)
-	}
+	h := forward.New(forward.Config{Upstream: s.upstream, Body: s.body, Write: s.write}, r.pool)
 	s.client.Stats = r.stats
 	r.address = r.Listen(exchange.NewServer(s.client, h))
 	r.Cleanup(r.settled)
@@ -94,23 +90,27 @@ func (r *rig) settled() {
 		}
 		return active == 0
 	})
-	r.Eventually("upstream connections to be idle or closed", func() bool {
-		idle := 0
-		r.Post(func() {
-			for target := range r.targets {
-				idle += r.pool.Idle(target)
-			}
-		})
-		return r.Loop.Counters().Dialled.Load() == int64(idle)
-	})
 	for target := range r.targets {
 		assert.Zero(r, r.loads.Active(target), "in flight for target %d", target)
 	}
+	r.Eventually("upstream connections to be idle or closed", func() bool {
+		return r.Loop.Counters().Dialled.Load() == int64(r.idle())
+	})
 }
 
-// idle is how many connections to a target are kept.
-func (r *rig) idle(target int) (n int) {
-	r.Post(func() { n = r.pool.Idle(target) })
+// idle is how many upstream connections are kept.
+func (r *rig) idle() (n int) {
+	done := make(chan struct{})
+	count := func() {
+		defer close(done)
+		for target := range r.targets {
+			n += r.pool.Idle(target)
+		}
+	}
+	if !r.Loop.Post(count) {
+		return 0 // the worker has ended, and so has its pool
+	}
+	<-done
 	return n
 }
 

@@ -53,7 +53,7 @@ func TestRequestFraming(t *testing.T) {
 				c.Send("POST / HTTP/1.1\r\nHost: x\r\n" + row.request)
 				assert.Equal(t, "ok", c.Answer("POST").Text)
 				assert.Contains(t, fields(<-seen), head)
-				assert.Equal(t, 1, r.idle(0))
+				assert.Equal(t, 1, r.idle())
 			})
 		})
 	}
@@ -127,7 +127,7 @@ func TestEarlyResponse(t *testing.T) {
 						assert.True(t, resp.Close)
 						c.End()
 						assert.NoError(t, c.Close())
-						assert.Zero(t, r.idle(0))
+						assert.Zero(t, r.idle())
 					}
 					r.blamed(nil, nil)
 				})
@@ -173,7 +173,7 @@ func TestBothWays(t *testing.T) {
 		c.Send("0\r\n\r\n")
 		c.Expect("0\r\n\r\n")
 		c.End() // what became of the request was not known when the head was sent
-		assert.Equal(t, 1, r.idle(0), "both messages were complete")
+		assert.Equal(t, 1, r.idle(), "both messages were complete")
 		r.blamed(nil, nil)
 	})
 }
@@ -240,7 +240,7 @@ func TestUploadFaults(t *testing.T) {
 				r.settled()
 				r.Eventually("the client to be gone", func() bool { return r.Loop.Counters().Open.Load() == 0 })
 				r.blamed([]stats.ClientError{row.blame}, nil)
-				assert.Zero(t, r.idle(0))
+				assert.Zero(t, r.idle())
 			})
 		})
 	}

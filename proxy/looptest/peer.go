@@ -118,7 +118,7 @@ func (p *Peer) Reset() {
 
 // Quiet wants nothing to come for a while: no bytes, no end.
 func (p *Peer) Quiet() {
-	_ = p.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	_ = p.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 	_, err := p.In.Peek(1)
 	var timeout net.Error
 	if !errors.As(err, &timeout) || !timeout.Timeout() {
