@@ -1,0 +1,130 @@
+package forward_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"atlas/proxy/invariant"
+	"atlas/proxy/loop"
+	"atlas/proxy/looptest"
+)
+
+// plain is an upstream and its clients that allocate nothing while they work.
+type plain struct {
+	request, response []byte
+	clients           []net.Conn
+	in                []byte
+}
+
+func newPlain(t testing.TB, engine loop.Engine, clients, size int) *plain {
+	e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
+	b := &plain{
+		request: []byte("GET /index.html HTTP/1.1\r\nHost: example.org\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n"),
+		response: fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain\r\n"+
+			"Content-Length: %d\r\n\r\n%s", size, make([]byte, size)),
+		in: make([]byte, 64<<10),
+	}
+	r := proxyOn(e, setup{}, e.Script(func(p *looptest.Peer, _ int) {
+		require.NoError(t, p.SetDeadline(time.Time{}))
+		in := make([]byte, 64<<10)
+		for n := 0; ; {
+			m, err := p.TCPConn.Read(in[n:])
+			if n += m; err != nil {
+				return
+			}
+			if bytes.HasSuffix(in[:n], []byte("\r\n\r\n")) {
+				n = 0
+				if _, err := p.Write(b.response); err != nil {
+					return
+				}
+			}
+		}
+	}).Address)
+	for range clients {
+		c := r.Dial(r.address)
+		require.NoError(t, c.SetDeadline(time.Time{}))
+		b.clients = append(b.clients, c)
+	}
+	b.round(t, len(b.clients))
+	return b
+}
+
+// round has each of the first clients ask once. What they get is as long as the
+// upstream's response, for there is nothing to add to that.
+func (b *plain) round(t testing.TB, clients int) {
+	for _, c := range b.clients[:clients] {
+		if _, err := c.Write(b.request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range b.clients[:clients] {
+		if _, err := io.ReadFull(c, b.in[:len(b.response)]); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A proxied GET allocates nothing here. On netpoll, loop's look at an idle
+// upstream connection (quiet) takes a closure and its result: 2.
+func TestAllocsForward(t *testing.T) {
+	skipInvariant(t)
+	most := map[loop.Engine]float64{loop.IOUring: 0.01, loop.Netpoll: 2.01}
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		const rounds, clients = 5000, 4
+		b := newPlain(t, engine, clients, 1024)
+		for range rounds / 5 {
+			b.round(t, clients)
+		}
+		assert.True(t, bytes.Equal(b.response, b.in[:len(b.response)]))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range rounds {
+			b.round(t, clients)
+		}
+		runtime.ReadMemStats(&after)
+		each := float64(after.Mallocs-before.Mallocs) / (rounds * clients)
+		t.Logf("%.5f allocations a request", each)
+		assert.Less(t, each, most[engine])
+	})
+}
+
+func skipInvariant(t *testing.T) {
+	if invariant.Enabled {
+		t.Skip("counts allocations, which the race detector and invariants change")
+	}
+}
+
+// BenchmarkForward is a proxied GET, with 16 of them on their way at a time.
+func BenchmarkForward(b *testing.B) {
+	for _, engine := range []struct {
+		name   string
+		engine loop.Engine
+	}{{"ring", loop.IOUring}, {"netpoll", loop.Netpoll}} {
+		for _, size := range []struct {
+			name  string
+			bytes int
+		}{{"1k", 1024}, {"16k", 16 << 10}} {
+			b.Run("engine="+engine.name+"/bytes="+size.name, func(b *testing.B) {
+				if engine.engine == loop.IOUring {
+					looptest.RequireRing(b)
+				}
+				const clients = 16
+				p := newPlain(b, engine.engine, clients, size.bytes)
+				b.ReportAllocs()
+				b.SetBytes(int64(size.bytes))
+				b.ResetTimer()
+				for done := 0; done < b.N; done += clients {
+					p.round(b, min(clients, b.N-done))
+				}
+			})
+		}
+	}
+}
