@@ -1,21 +1,11 @@
 package stats
 
-// Kind tells a number that only grows from one that also falls.
-type Kind uint8
-
-// The kinds.
-const (
-	Total Kind = iota
-	Gauge
-)
-
 // Value is one number of a Snapshot, named the way it is exported. Values of
 // one Name stand together and differ in the Label.
 type Value struct {
 	Name  string // "upstream_errors_total"
 	Label string // name of the label: "reason"; empty if there is none
 	Of    string // value of the label: "refused"
-	Kind  Kind
 	Help  string
 	Count int64
 }
@@ -58,10 +48,6 @@ func (s *Set) Snapshot(dst []Value) []Value {
 
 // each visits every counter with its name, always in the same order.
 func (s *Stats) each(visit func(Value, *Counter)) {
-	visit(Value{Name: "connections_accepted_total",
-		Help: "Client connections accepted."}, &s.ConnectionsAccepted)
-	visit(Value{Name: "connections_open", Kind: Gauge,
-		Help: "Client connections open now."}, &s.ConnectionsOpen)
 	visit(Value{Name: "requests_total",
 		Help: "Request heads read, complete or refused."}, &s.Requests)
 	for i := range s.Responses {
@@ -76,6 +62,4 @@ func (s *Stats) each(visit func(Value, *Counter)) {
 		visit(Value{Name: "upstream_errors_total", Label: "reason", Of: UpstreamError(i).String(),
 			Help: "Failures of upstreams, by reason."}, &s.UpstreamErrors[i])
 	}
-	visit(Value{Name: "panics_total",
-		Help: "Panics of handlers that were recovered."}, &s.Panics)
 }

@@ -26,13 +26,10 @@ type Stats struct {
 	// aligns a Stats, so both are needed.
 	_ [lineBytes]byte
 
-	ConnectionsAccepted Counter
-	ConnectionsOpen     Counter // down again when one closes
-	Requests            Counter // heads read, complete or refused
-	Responses           [classes]Counter
-	ClientErrors        [clientErrors]Counter
-	UpstreamErrors      [upstreamErrors]Counter
-	Panics              Counter // of handlers, recovered
+	Requests       Counter // heads read, complete or refused
+	Responses      [classes]Counter
+	ClientErrors   [clientErrors]Counter
+	UpstreamErrors [upstreamErrors]Counter
 
 	_ [lineBytes]byte
 }
