@@ -13,12 +13,13 @@ import (
 
 // NotFound reports errors of Load and Look that mean no more to a client than
 // that there is no such file: none of that name, a segment that is no
-// directory, a name too long for any, too many symbolic links, or a name that
-// leads out of the directory. Package os has no value for the last one.
+// directory, a socket (ENXIO), a name too long for any, too many symbolic links,
+// or a name that leads out of the directory. Package os has no value for the last
+// one.
 func NotFound(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) ||
 		errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) ||
-		errors.Is(err, syscall.ELOOP) || strings.Contains(err.Error(), "escapes from parent")
+		errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENXIO) || strings.Contains(err.Error(), "escapes from parent")
 }
 
 // open opens for reading. O_NONBLOCK keeps a named pipe without a writer from

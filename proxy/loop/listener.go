@@ -2,6 +2,7 @@ package loop
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"syscall"
@@ -21,24 +22,40 @@ type Listener struct {
 const keepAliveIdle = 15 * time.Second
 
 // ListenTCP opens a socket with SO_REUSEPORT, so that each worker can have one
-// of its own on the same address. The backlog is the system's (somaxconn).
-func ListenTCP(address string) (*Listener, error) {
+// of its own on the same address. backlog bounds the connections that wait to be
+// accepted; 0 leaves it to the system (somaxconn).
+func ListenTCP(address string, backlog int) (*Listener, error) {
 	lc := net.ListenConfig{
-		Control:         prepareListener,
+		Control:         func(_, _ string, raw syscall.RawConn) error { return control(raw, setListenerOptions) },
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle},
 	}
 	ln, err := lc.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	return &Listener{addr: ln.Addr(), tcp: ln.(*net.TCPListener), fd: -1}, nil
+	tcp := ln.(*net.TCPListener)
+	if backlog > 0 {
+		if err := setBacklog(tcp, backlog); err != nil {
+			return nil, errors.Join(fmt.Errorf("listen %s: backlog %d: %w", address, backlog, err), tcp.Close())
+		}
+	}
+	return &Listener{addr: ln.Addr(), tcp: tcp, fd: -1}, nil
 }
 
-// prepareListener sets what accepted sockets inherit on Linux, which saves a
-// system call or two for each, and SO_REUSEPORT.
-func prepareListener(_, _ string, raw syscall.RawConn) error {
+// setBacklog listens once more, which only changes the length of the queue:
+// package net knows no other than the system's.
+func setBacklog(tcp *net.TCPListener, backlog int) error {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(raw, func(fd int) error { return syscall.Listen(fd, backlog) })
+}
+
+// control runs f on the descriptor.
+func control(raw syscall.RawConn, f func(fd int) error) error {
 	var err error
-	if controlErr := raw.Control(func(fd uintptr) { err = setListenerOptions(int(fd)) }); controlErr != nil {
+	if controlErr := raw.Control(func(fd uintptr) { err = f(int(fd)) }); controlErr != nil {
 		return controlErr
 	}
 	return err
@@ -58,9 +75,10 @@ func (ln *Listener) detach() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if controlErr := raw.Control(func(fd uintptr) { ln.fd, err = duplicate(fd) }); controlErr != nil {
-		return 0, controlErr
-	}
+	err = control(raw, func(fd int) (err error) {
+		ln.fd, err = duplicate(fd)
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("listen %s: duplicate: %w", ln.addr, err)
 	}

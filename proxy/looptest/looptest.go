@@ -202,7 +202,7 @@ func (f Funcs) Serve(c loop.Conn) bool { return f.OnServe(c) }
 // Listen has connections to a new address served.
 func (e *Env) Listen(h loop.Handler) (address string) {
 	e.Helper()
-	ln, err := loop.ListenTCP("127.0.0.1:0")
+	ln, err := loop.ListenTCP("127.0.0.1:0", 0)
 	require.NoError(e, err)
 	// Registered before the worker's own end runs: cleanups run backwards,
 	// so the worker is drained first by hand.

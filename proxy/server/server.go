@@ -221,7 +221,7 @@ func (s *Server) listen(workers int) error {
 		}
 	}
 	for range s.engine.Listeners(workers) {
-		ln, err := loop.ListenTCP(address)
+		ln, err := loop.ListenTCP(address, s.config.Listen.Backlog)
 		if err != nil {
 			return listenError(address, err)
 		}
