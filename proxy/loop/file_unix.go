@@ -19,7 +19,8 @@ import (
 func NotFound(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) ||
 		errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) ||
-		errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENXIO) || strings.Contains(err.Error(), "escapes from parent")
+		errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENXIO) ||
+		strings.Contains(err.Error(), "escapes from parent")
 }
 
 // open opens for reading. O_NONBLOCK keeps a named pipe without a writer from
