@@ -427,9 +427,6 @@ func (l *ringLoop) Stop() {
 				c.Reset()
 			}
 		}
-		for _, t := range l.offWaiters {
-			l.wake(t)
-		}
 		for _, t := range l.timers.queue {
 			if t.kind == timerWake && t != &l.trim {
 				t.wake()
