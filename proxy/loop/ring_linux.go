@@ -173,13 +173,13 @@ func (l *ringLoop) turn() {
 	l.expire()
 	l.startForks()
 	l.runReady()
-	l.feedStarved()
 	l.releaseViews()
+	l.feedStarved()
 }
 
 // patience is how long the next wait may take; negative is for ever.
 func (l *ringLoop) patience() time.Duration {
-	if len(l.ready) > 0 || len(l.forks) > 0 {
+	if len(l.ready) > 0 || len(l.forks) > 0 || len(l.starved) > 0 && l.buffers.Free() > 0 {
 		return 0
 	}
 	next := l.timers.next()
@@ -282,6 +282,8 @@ func (l *ringLoop) startForks() {
 
 // feedStarved re-arms receives that found no buffer, as far as buffers are
 // back: never all at once, or they would fail again at once (ENOBUFS spins).
+// Those that are left have the next turn, which does not wait: what was armed
+// here may be connections without bytes, of which no completion would come.
 func (l *ringLoop) feedStarved() {
 	n := min(len(l.starved), l.buffers.Free())
 	for _, c := range l.starved[:n] {

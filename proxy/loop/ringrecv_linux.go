@@ -61,19 +61,22 @@ func (c *ringConn) received(e uring.Completion) {
 		return
 	case errno == unix.ENOBUFS:
 		c.loop.counters.Starved.Add(1)
-		c.starving = true
-		c.loop.starved = append(c.loop.starved, c)
-		return
-	case errno == unix.ECANCELED:
-		c.loop.wake(c.reader) // Read ends multishot before it receives into p
-	case errno == unix.EINTR || errno == unix.EAGAIN:
-		// Nothing happened; re-arm below.
+		if c.wantRecv {
+			c.starving = true
+			c.loop.starved = append(c.loop.starved, c)
+			return
+		}
+	case errno == unix.ECANCELED || errno == unix.EINTR || errno == unix.EAGAIN:
 	default:
 		c.ended(errno)
 		return
 	}
-	if c.wantRecv && !c.armed && !c.closing {
+	switch {
+	case c.armed || c.closing:
+	case c.wantRecv:
 		c.armRecv() // F_MORE went away although nobody ended it
+	default:
+		c.loop.wake(c.reader) // Read ends multishot, however that ends, before it receives into p
 	}
 }
 
@@ -198,7 +201,10 @@ func (c *ringConn) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		if !c.armed && !c.starving {
-			return c.receiveOnce(p)
+			if n, err := c.receiveOnce(p); n > 0 || err != nil || len(p) == 0 {
+				return n, err
+			}
+			continue // it was cut, or the kernel found nothing after all
 		}
 		if len(p) > multishotBodyMax && c.armed && c.wantRecv {
 			c.wantRecv = false
@@ -232,7 +238,7 @@ func (c *ringConn) receiveOnce(p []byte) (int, error) {
 	case c.onceErr != nil:
 		return 0, c.onceErr
 	}
-	return 0, nil // the kernel found nothing after all; the caller asks again
+	return 0, nil
 }
 
 func (c *ringConn) receivedOnce(result int32) {
