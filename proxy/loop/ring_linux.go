@@ -69,6 +69,7 @@ type ringLoop struct {
 
 	views   []*ringConn // connections whose Peek may alias a ring buffer
 	starved []*ringConn // receives that wait for a buffer to come back
+	lent    int         // Writes that wait while the kernel reads the caller's memory
 
 	batches []*batch // free list
 	chunks  [][]byte // free list of sendChunkBytes each

@@ -124,7 +124,13 @@ func (c *ringConn) keep(p []byte) {
 		c.stash = c.loop.getStash()
 	}
 	if len(c.stash)+len(p) > cap(c.stash) && len(c.in) < len(c.stash) {
-		c.stash = c.stash[:copy(c.stash, c.in)] // consumed bytes make room
+		// Consumed bytes make room. Not in the same memory if a task may be
+		// waiting in a Write of what it has in Peek: the kernel reads it.
+		if room := c.stash[:0]; c.loop.lent == 0 {
+			c.stash = append(room, c.in...)
+		} else {
+			c.stash = append(c.loop.getStash(), c.in...)
+		}
 	}
 	unread := len(c.in)
 	c.stash = append(c.stash, p...)

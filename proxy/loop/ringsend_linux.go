@@ -130,6 +130,8 @@ func (c *ringConn) Write(p []byte) (int, error) {
 		}
 		return len(p), nil
 	}
+	c.loop.lent++
+	defer func() { c.loop.lent-- }()
 	if err := c.Queue(p); err != nil {
 		return 0, err
 	}
