@@ -193,6 +193,10 @@ func (c *ringConn) flush() {
 		return
 	}
 	c.flight, c.out, c.leave = c.out, nil, false
+	if c.writeDeadline != 0 && c.writeTimer.index == 0 {
+		// It fired when nothing was on its way.
+		c.loop.timers.ensure(&c.writeTimer, c.writeDeadline)
+	}
 	c.submit()
 }
 
