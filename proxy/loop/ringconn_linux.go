@@ -27,6 +27,7 @@ type ringConn struct {
 	starving bool // waits in loop.starved for a buffer
 	once     bool // a single receive is in the kernel
 	polling  bool // a poll is in the kernel
+	filing   bool // a task sends a file
 	idle     bool // no task; bytes start one
 	closing  bool // Close was called
 	freed    bool // descriptor closed
@@ -49,6 +50,7 @@ type ringConn struct {
 	flight   *batch // being sent
 	leave    bool   // flush out when flight is done
 	outErr   error  // why sending failed; sticky
+	broken   bool   // and it was us who gave it up: the end must not look like one in order
 	writer   *task  // waits for flight, a poll or connect
 	dialErr  error
 	dialDone bool
@@ -329,6 +331,7 @@ func (c *ringConn) Close() {
 		return
 	}
 	c.closing = true
+	c.broken = c.broken || c.filing
 	c.idle, c.lost = false, nil
 	c.wantRecv = false
 	if c.client != nil {
@@ -350,23 +353,20 @@ func (c *ringConn) Close() {
 	c.settle()
 }
 
-// Reset closes without sending the rest: with a linger time of zero the kernel
-// sends RST.
+// Reset closes without sending the rest.
 func (c *ringConn) Reset() {
 	if c.freed {
 		return
 	}
-	linger := unix.Linger{Onoff: 1, Linger: 0}
-	// A socket that cannot linger (Unix) closes in order instead; its reader
-	// sees a short body either way.
-	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &linger)
 	c.failSend(ErrClosed)
+	c.broken = true
 	c.Close()
 }
 
 // settle frees a closed connection once the kernel has nothing of it (rule R1):
 // closing an armed descriptor would be no close, and a freed slot would get
-// completions meant for its predecessor.
+// completions meant for its predecessor. What broke off ends with RST, which the
+// kernel sends for a linger time of zero.
 func (c *ringConn) settle() {
 	if c.ops > 0 || c.freed {
 		return
@@ -382,6 +382,12 @@ func (c *ringConn) settle() {
 	c.dropStash()
 	l.timers.remove(&c.readTimer)
 	l.timers.remove(&c.writeTimer)
+	if c.broken {
+		linger := unix.Linger{Onoff: 1, Linger: 0}
+		// A socket that cannot linger (Unix) closes in order instead; its reader
+		// sees a short body either way.
+		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &linger)
+	}
 	err := unix.Close(c.fd)
 	invariant.That(!errors.Is(err, unix.EBADF), "descriptor closed twice")
 	l.slots[c.slot] = nil

@@ -251,6 +251,7 @@ func (c *ringConn) sent(result int32) {
 func (c *ringConn) failSend(err error) {
 	if c.outErr == nil {
 		c.outErr = err
+		c.broken = true
 	}
 	if c.out != nil {
 		c.loop.putBatch(c.out)
@@ -317,6 +318,8 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 	if err := c.awaitSent(); err != nil {
 		return 0, err
 	}
+	c.filing = true
+	defer func() { c.filing = false }()
 	var done int64
 	for done < n {
 		if err := c.sendFileReady(); err != nil {
@@ -329,12 +332,10 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 			done += int64(m)
 			c.loop.yield()
 		case err == unix.EAGAIN:
-			if err := c.awaitRoom(); err != nil {
-				return done, err
-			}
+			c.awaitRoom()
 		case err == unix.EINTR:
 		case err != nil:
-			c.outErr = err
+			c.failSend(err)
 			return done, err
 		default:
 			return done, nil // the file ends here
@@ -343,30 +344,31 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 	return done, nil
 }
 
+// sendFileReady fails sending for good where it may not go on: what would follow
+// would be taken for the rest of the file.
 func (c *ringConn) sendFileReady() error {
 	if err := c.sendable(); err != nil {
 		return err
 	}
-	return c.cut(c.writeDeadline)
+	if err := c.cut(c.writeDeadline); err != nil {
+		c.failSend(err)
+		return err
+	}
+	return nil
 }
 
-// awaitRoom waits until the socket takes more.
-func (c *ringConn) awaitRoom() error {
+// awaitRoom waits until the socket takes more, or sending may not go on.
+func (c *ringConn) awaitRoom() {
 	c.polling = true
 	c.ops++
 	c.loop.ring.Poll(c.fd, unix.POLLOUT, c.userData(opPoll))
-	var cut error
-	for c.polling {
-		if cut == nil {
-			if cut = c.cut(c.writeDeadline); cut != nil {
-				c.cancel(opPoll)
-			}
+	for cut := false; c.polling; {
+		if !cut && c.cut(c.writeDeadline) != nil {
+			cut = true
+			c.cancel(opPoll)
 		}
-		if c.polling {
-			c.waitWriter()
-		}
+		c.waitWriter()
 	}
-	return cut
 }
 
 // yield lets everything else that is ready run once.
