@@ -58,9 +58,10 @@ type ringConn struct {
 	readDeadline, writeDeadline Instant
 	readTimer, writeTimer       timer
 
-	client *ringConn // whose end interrupts waits on this connection
-	guards *ringConn // the reverse
-	lost   Parked    // not nil while parked
+	client    *ringConn // whose end interrupts waits on this connection
+	guards    *ringConn // the reverse: the first of those that it interrupts
+	guardNext *ringConn // the next of those that have the same client
+	lost      Parked    // not nil while parked
 
 	address *uring.Address // memory of the connect: on the heap, never on a task's stack (rule R4)
 
@@ -213,7 +214,7 @@ func (c *ringConn) interrupt() {
 // ended notes how receiving ended and tells who has to know.
 func (c *ringConn) ended(err error) {
 	c.inErr = err
-	if up := c.guards; up != nil {
+	for up := c.guards; up != nil; up = up.guardNext {
 		up.guarded = true
 		up.interrupt()
 	}
@@ -280,16 +281,12 @@ func (c *ringConn) writeTimerFired() {
 // Guard ties waits on c to the client's presence. While a client's requests are
 // waited for its receive is armed anyway, so the guard costs nothing.
 func (c *ringConn) Guard(client Conn) {
-	if c.client != nil {
-		c.client.guards = nil
-		c.client = nil
-	}
-	c.guarded = false
+	c.unguard()
 	if client == nil {
 		return
 	}
 	from := client.(*ringConn)
-	c.client, from.guards = from, c
+	c.client, c.guardNext, from.guards = from, from.guards, c
 	if from.inErr != nil || from.closing {
 		c.guarded = true
 		return
@@ -297,6 +294,19 @@ func (c *ringConn) Guard(client Conn) {
 	if len(from.in) < stashMax {
 		from.armRecv()
 	}
+}
+
+func (c *ringConn) unguard() {
+	c.guarded = false
+	if c.client == nil {
+		return
+	}
+	place := &c.client.guards
+	for *place != c {
+		place = &(*place).guardNext
+	}
+	*place = c.guardNext
+	c.client, c.guardNext = nil, nil
 }
 
 func (c *ringConn) Park(lost Parked) {
@@ -334,11 +344,10 @@ func (c *ringConn) Close() {
 	c.broken = c.broken || c.filing
 	c.idle, c.lost = false, nil
 	c.wantRecv = false
-	if c.client != nil {
-		c.Guard(nil)
-	}
-	if up := c.guards; up != nil {
-		up.client, c.guards = nil, nil
+	c.unguard()
+	for c.guards != nil {
+		up := c.guards
+		up.unguard()
 		up.guarded = true
 		up.interrupt()
 	}
