@@ -149,7 +149,7 @@ func (l *ringLoop) open() (err error) {
 // run turns until the worker has been drained or stopped and everything of it
 // is gone.
 func (l *ringLoop) run() {
-	for !l.finished() {
+	for !l.end() {
 		l.turn()
 	}
 	l.close()
@@ -451,20 +451,25 @@ func (l *ringLoop) finished() bool {
 	return true
 }
 
-// close ends what a finished worker still has: parked upstream connections,
-// idle tasks, the ring.
-func (l *ringLoop) close() {
+// end refuses posts for good, when a finished worker has also lost its parked
+// upstream connections. A post that was taken is run, and may start work.
+func (l *ringLoop) end() bool {
+	if !l.finished() {
+		return false
+	}
 	for _, c := range l.slots {
 		if c != nil {
 			c.Close()
 		}
 	}
-	for l.conns > 0 {
-		l.turn()
-	}
 	l.mu.Lock()
-	l.ended = true
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	l.ended = l.conns == 0 && len(l.posts) == 0
+	return l.ended
+}
+
+// close ends what an ended worker still has: idle tasks, the ring.
+func (l *ringLoop) close() {
 	l.signal()
 	for l.wakeArmed {
 		l.turn()

@@ -78,6 +78,9 @@ func (rl *ringListener) serve(fd int) {
 		return
 	}
 	c.rest()
+	if l.draining && c.idle {
+		c.drain()
+	}
 }
 
 func (rl *ringListener) close() {
