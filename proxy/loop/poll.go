@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -39,10 +40,14 @@ type pollLoop struct {
 	draining  bool
 	stopping  bool
 
-	running sync.WaitGroup // goroutines that keep the worker alive
-	stop    context.Context
-	cut     context.CancelFunc
-	done    chan struct{}
+	acceptors atomic.Int32 // goroutines that accept
+	stop      context.Context
+	cut       context.CancelFunc
+	done      chan struct{}
+
+	mu    sync.Mutex
+	holds int // what keeps the worker alive: goroutines, and not having been drained
+	ended bool
 }
 
 func startPoll(cfg Config) Loop {
@@ -51,31 +56,51 @@ func startPoll(cfg Config) Loop {
 		conns:  make(map[*pollConn]struct{}),
 		parked: make(map[*pollConn]struct{}),
 		done:   make(chan struct{}),
+		holds:  1, // until Drain
 	}
 	l.stop, l.cut = context.WithCancel(context.Background())
-	l.running.Add(1) // until Drain
-	go func() {
-		l.running.Wait()
-		l.baton.Lock()
-		for c := range l.parked {
-			c.Close()
-		}
-		l.baton.Unlock()
-		l.cut()
-		close(l.done)
-	}()
 	return l
+}
+
+// hold keeps the worker alive until release. It reports false if the worker has
+// ended.
+func (l *pollLoop) hold() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended {
+		l.holds++
+	}
+	return !l.ended
+}
+
+func (l *pollLoop) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.holds--; l.holds == 0 {
+		l.ended = true
+		go l.end()
+	}
+}
+
+// end closes what an ended worker still has.
+func (l *pollLoop) end() {
+	l.baton.Lock()
+	defer l.baton.Unlock()
+	for c := range l.conns {
+		c.Close() // parked: the tasks of others would have kept the worker
+	}
+	l.cut()
+	close(l.done)
 }
 
 // Post runs f at once: on this engine every goroutine can take the baton.
 func (l *pollLoop) Post(f func()) bool {
-	select {
-	case <-l.done:
+	if !l.hold() {
 		return false
-	default:
 	}
 	// In a goroutine of its own, because the caller may hold the baton.
 	go func() {
+		defer l.release()
 		l.baton.Lock()
 		defer l.baton.Unlock()
 		f()
@@ -92,9 +117,11 @@ func (l *pollLoop) Listen(ln *Listener, h Handler) error {
 		return errors.New("loop: listener was given to a ring")
 	}
 	l.listeners = append(l.listeners, ln.tcp)
-	l.running.Add(1)
+	l.hold()
+	l.acceptors.Add(1)
 	go func() {
-		defer l.running.Done()
+		defer l.release()
+		defer l.acceptors.Add(-1)
 		l.accept(ln.tcp, h)
 	}()
 	return nil
@@ -134,9 +161,13 @@ func (l *pollLoop) admit(conn *net.TCPConn, h Handler) {
 	if c.closing {
 		return
 	}
-	l.running.Add(1)
+	c.idle = true
+	if l.draining {
+		c.drain()
+	}
+	l.hold()
 	go func() {
-		defer l.running.Done()
+		defer l.release()
 		l.baton.Lock()
 		defer l.baton.Unlock()
 		c.serve()
@@ -151,10 +182,11 @@ func (l *pollLoop) panicked(value any) {
 	}
 }
 
-// Drain wakes acceptors until they have ended, and idle connections.
-func (l *pollLoop) Drain() {
-	l.baton.Lock()
-	defer l.baton.Unlock()
+// Drain wakes acceptors until they have ended, and idle connections. It is
+// posted, because the caller may hold the baton.
+func (l *pollLoop) Drain() { l.Post(l.drain) }
+
+func (l *pollLoop) drain() {
 	if l.draining {
 		return
 	}
@@ -164,41 +196,34 @@ func (l *pollLoop) Drain() {
 			c.drain()
 		}
 	}
-	go l.wakeAcceptors()
-	l.running.Done() // the loop's own
+	go l.wakeAcceptors(l.listeners)
+	l.release() // the loop's own
 }
 
-func (l *pollLoop) wakeAcceptors() {
-	l.baton.Lock()
-	listeners := l.listeners
-	l.baton.Unlock()
-	for {
+func (l *pollLoop) wakeAcceptors(listeners []*net.TCPListener) {
+	for l.acceptors.Load() > 0 {
 		for _, ln := range listeners {
 			// A listener that is closed has no acceptor left to wake.
 			_ = ln.SetDeadline(time.Unix(1, 0))
 		}
-		select {
-		case <-l.done:
-			return
-		case <-time.After(10 * time.Millisecond):
-		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
 // Stop cuts everything.
 func (l *pollLoop) Stop() {
-	l.Drain()
-	l.baton.Lock()
-	defer l.baton.Unlock()
-	l.stopping = true
-	l.cut()
-	for c := range l.conns {
-		if c.idle {
-			c.Reset()
-		} else {
-			c.interrupt()
+	l.Post(func() {
+		l.drain()
+		l.stopping = true
+		l.cut()
+		for c := range l.conns {
+			if c.idle || c.closing {
+				c.Reset()
+			} else {
+				c.interrupt()
+			}
 		}
-	}
+	})
 }
 
 func (l *pollLoop) Wait() { <-l.done }
@@ -230,10 +255,10 @@ func (l *pollLoop) Dial(to Address, timeout time.Duration) (Conn, error) {
 // Go starts a goroutine that takes the baton when the caller waits.
 func (l *pollLoop) Go(f func()) Task {
 	t := &pollTask{loop: l, done: make(chan struct{})}
-	l.running.Add(1)
+	l.hold()
 	l.counters.Tasks.Add(1)
 	go func() {
-		defer l.running.Done()
+		defer l.release()
 		l.baton.Lock()
 		defer l.baton.Unlock()
 		defer func() {

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -28,6 +29,8 @@ type pollConn struct {
 	idle    bool
 	served  bool
 	closing bool
+	freed   bool // the socket is closed
+	broken  bool // we gave sending up: the end must not look like one in order
 	guarded bool
 
 	in     []byte                 // received, not consumed: part of buffer, or memory of its own
@@ -45,15 +48,19 @@ type pollConn struct {
 	ownEnd int         // how much of own is in out
 	outN   int         // bytes gathered
 	outErr error
+	// sending is true while a goroutine sends, without the baton: out is its own
+	// then.
+	sending bool
 
 	// The deadline wanted, and the one that the socket was last given: that
 	// one may be earlier, and is then found to have fired too soon.
 	readDeadline, readArmed   Instant
 	writeDeadline, writeArmed Instant
 
-	client   *pollConn     // whose end interrupts waits on this connection
-	watching chan struct{} // closed when the goroutine that watches it has ended
-	lost     Parked
+	client  *pollConn     // whose end interrupts waits on this connection
+	guards  []*pollConn   // the reverse
+	watcher chan struct{} // closed when the goroutine that watches this connection has ended
+	lost    Parked
 
 	attachment any
 }
@@ -76,7 +83,7 @@ func (c *pollConn) serve() {
 	for c.awaitFirst() {
 		keep := c.exchange()
 		c.served = true
-		if !keep || len(c.in) > 0 || c.loop.draining || c.Flush() != nil {
+		if !keep || len(c.in) > 0 || c.Flush() != nil || c.loop.draining {
 			break
 		}
 	}
@@ -103,6 +110,7 @@ func (c *pollConn) awaitFirst() bool {
 	c.idle = true
 	c.dropBuffer()
 	for c.inErr == nil && !c.closing {
+		c.unwatch()
 		if err := c.stopped(c.readDeadline); err != nil {
 			break
 		}
@@ -213,16 +221,20 @@ func (c *pollConn) Read(p []byte) (int, error) {
 // read waits for bytes until the deadline, the guard or Stop.
 func (c *pollConn) read(p []byte) (int, error) {
 	guardUntil := Instant(0)
-	if c.client != nil && c.watching == nil {
+	if c.client != nil && !c.client.watched() {
 		guardUntil = now().After(guardDelay)
 	}
 	for {
+		c.unwatch()
 		if err := c.stopped(c.readDeadline); err != nil {
 			return 0, err
 		}
 		if guardUntil != 0 && guardUntil <= now() {
 			guardUntil = 0
-			c.watch()
+			if c.client != nil && !c.client.watched() {
+				c.client.watch()
+				continue
+			}
 		}
 		if guardUntil != 0 && (c.readDeadline == 0 || guardUntil < c.readDeadline) {
 			c.setRead(guardUntil)
@@ -323,59 +335,83 @@ func (c *pollConn) drain() {
 	}
 }
 
-// Guard notes the client; read watches it when the wait gets long.
+// Guard notes the client; read has it watched when the wait gets long.
 func (c *pollConn) Guard(client Conn) {
-	c.unwatch()
+	if from := c.client; from != nil {
+		c.client = nil
+		from.guards = slices.DeleteFunc(from.guards, func(up *pollConn) bool { return up == c })
+		if len(from.guards) == 0 && from.watcher != nil {
+			from.setRead(Past) // its next wait waits for the watcher's end
+		}
+	}
 	c.guarded = false
-	c.client = nil
 	if client == nil {
 		return
 	}
 	c.client = client.(*pollConn)
+	c.client.guards = append(c.client.guards, c)
 	c.guarded = c.client.inErr != nil || c.client.closing
 }
 
-// watch waits in a goroutine until the client's socket says that it has ended.
+// watch has a goroutine wait until the socket says that the peer has gone, and
+// interrupts those who have this connection as their guard then.
 func (c *pollConn) watch() {
-	client, done := c.client, make(chan struct{})
-	c.watching = done
-	client.setRead(0)
+	c.unwatch()
+	if c.closing || len(c.guards) == 0 {
+		return // meanwhile
+	}
+	done := make(chan struct{})
+	c.watcher = done
+	c.setRead(0)
 	go func() {
 		defer close(done)
-		gone := false
-		err := client.raw.Read(func(fd uintptr) bool {
-			var p [1]byte
-			n, _, err := syscall.Recvfrom(int(fd), p[:], syscall.MSG_PEEK)
-			if err == syscall.EAGAIN || err == syscall.EINTR {
-				return false
-			}
-			// Bytes are a next request: its end cannot be seen behind them.
-			gone = err != nil || n == 0
-			return true
-		})
-		if err != nil || !gone {
+		if !c.awaitGone() {
 			return
 		}
 		c.loop.baton.Lock()
 		defer c.loop.baton.Unlock()
-		if c.client == client {
-			c.guarded = true
-			c.interrupt()
-		}
+		c.goneFor(c.guards)
 	}()
 }
 
-// unwatch ends the goroutine and waits for it: it shares the client's socket.
-func (c *pollConn) unwatch() {
-	if c.watching == nil {
-		return
+// watched reports that there is a watcher that nobody has told to end.
+func (c *pollConn) watched() bool { return c.watcher != nil && c.readArmed == 0 }
+
+// awaitGone waits for bytes or an end without taking anything.
+func (c *pollConn) awaitGone() (gone bool) {
+	err := c.raw.Read(func(fd uintptr) bool {
+		var p [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), p[:], syscall.MSG_PEEK)
+		if err == syscall.EAGAIN || err == syscall.EINTR {
+			return false
+		}
+		// Bytes are a next request: its end cannot be seen behind them.
+		gone = err != nil || n == 0
+		return true
+	})
+	return err == nil && gone
+}
+
+func (c *pollConn) goneFor(guards []*pollConn) {
+	for _, up := range guards {
+		up.guarded = true
+		up.interrupt()
 	}
-	client, done := c.client, c.watching
-	c.client, c.watching = nil, nil
-	client.setRead(Past)
-	c.loop.baton.Unlock()
-	<-done
-	c.loop.baton.Lock()
+}
+
+// unwatch ends the watcher and waits for it: it shares the socket with the wait
+// that follows.
+func (c *pollConn) unwatch() {
+	for c.watcher != nil {
+		done := c.watcher
+		c.setRead(Past)
+		c.loop.baton.Unlock()
+		<-done
+		c.loop.baton.Lock()
+		if c.watcher == done {
+			c.watcher = nil
+		}
+	}
 }
 
 // Park leaves the connection to the sweep.

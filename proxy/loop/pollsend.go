@@ -79,13 +79,15 @@ func (c *pollConn) Flush() error {
 	}
 	for c.outN > 0 {
 		if err := c.stopped(c.writeDeadline); err != nil {
-			c.outErr = err
+			c.failSend(err)
 			break
 		}
 		c.armWrite()
+		c.sending = true
 		c.loop.baton.Unlock()
 		n, err := c.writeOut()
 		c.loop.baton.Lock()
+		c.sending = false
 		c.outN -= n
 		if err = cause(err); err != nil && err != ErrDeadline {
 			c.outErr = err
@@ -98,6 +100,9 @@ func (c *pollConn) Flush() error {
 	}
 	return c.outErr
 }
+
+// failSend makes sending fail from now on.
+func (c *pollConn) failSend(err error) { c.outErr, c.broken = err, true }
 
 // writeOut writes as much as it can and keeps the rest in out.
 func (c *pollConn) writeOut() (int, error) {
@@ -125,13 +130,15 @@ func (c *pollConn) SendFile(f *File, off, n int64) (int64, error) {
 	var done int64
 	for done < n {
 		if err := c.stopped(c.writeDeadline); err != nil {
-			c.outErr = err
+			c.failSend(err)
 			return done, err
 		}
 		c.armWrite()
+		c.sending = true
 		c.loop.baton.Unlock()
 		m, err := io.Copy(c.conn, &io.LimitedReader{R: f.os, N: n - done})
 		c.loop.baton.Lock()
+		c.sending = false
 		done += m
 		switch err = cause(err); {
 		case err == nil:
@@ -166,12 +173,55 @@ func (c *pollConn) Close() {
 	if c.closing {
 		return
 	}
-	c.unwatch()
+	c.Guard(nil)
 	c.closing = true
+	c.goneFor(c.guards)
+	for len(c.guards) > 0 {
+		up := c.guards[0]
+		up.Guard(nil)
+		up.guarded = true
+	}
 	if c.lost != nil {
 		c.lost = nil
 		delete(c.loop.parked, c)
 	}
+	if c.sending {
+		c.broken = true // a task waits in it
+	}
+	if c.broken || c.outN == 0 || c.outErr != nil || c.loop.stopping || !c.loop.hold() {
+		c.free()
+		return
+	}
+	if c.writeDeadline == 0 {
+		c.writeDeadline = now().After(closeTimeout)
+	}
+	c.setWrite(c.writeDeadline)
+	c.setRead(Past) // a task may be waiting
+	c.sending = true
+	go func() {
+		defer c.loop.release()
+		_, err := c.writeOut()
+		c.loop.baton.Lock()
+		defer c.loop.baton.Unlock()
+		c.broken = c.broken || err != nil
+		c.outN = 0
+		c.free()
+	}()
+}
+
+// Reset closes at once.
+func (c *pollConn) Reset() {
+	c.broken = true
+	c.Close()
+	c.free()
+}
+
+// free closes the socket, with RST where something broke off and the socket can.
+func (c *pollConn) free() {
+	if c.freed {
+		return
+	}
+	c.freed = true
 	l := c.loop
 	delete(l.conns, c)
 	if c.handler != nil {
@@ -179,29 +229,9 @@ func (c *pollConn) Close() {
 	} else {
 		l.counters.Dialled.Add(-1)
 	}
-	if c.outN == 0 || c.outErr != nil || l.stopping {
-		// What a close could report was reported by the reads and writes.
-		_ = c.conn.Close()
-		return
+	if tcp, ok := c.conn.(*net.TCPConn); ok && (c.broken || c.outN > 0) {
+		_ = tcp.SetLinger(0)
 	}
-	if c.writeDeadline == 0 {
-		c.writeDeadline = now().After(closeTimeout)
-	}
-	c.setWrite(c.writeDeadline)
-	l.running.Add(1)
-	go func() {
-		defer l.running.Done()
-		// Nobody is left to tell of an error.
-		_, _ = c.writeOut()
-		_ = c.conn.Close()
-	}()
-}
-
-// Reset closes with RST where the socket can.
-func (c *pollConn) Reset() {
-	if tcp, ok := c.conn.(*net.TCPConn); ok && !c.closing {
-		_ = tcp.SetLinger(0) // fails on a closed socket only
-	}
-	c.out, c.outN = nil, 0
-	c.Close()
+	// What a close could report was reported by the reads and writes.
+	_ = c.conn.Close()
 }
