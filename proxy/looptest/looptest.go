@@ -30,7 +30,8 @@ const patience = 10 * time.Second
 
 // Run runs the whole suite on one engine.
 func Run(t *testing.T, engine loop.Engine) {
-	for _, group := range []map[string]func(*Env){streamTests, sendTests, taskTests, lifeTests} {
+	groups := []map[string]func(*Env){streamTests, sendTests, taskTests, lifeTests, edgeTests, stressTests}
+	for _, group := range groups {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
 				test(New(t, loop.Config{Engine: engine, CPU: -1}))
