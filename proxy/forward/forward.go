@@ -88,6 +88,7 @@ type transfer struct {
 	uplink    relay.Writer
 	uploadErr error // why the client's body broke off
 	answered  bool  // the response is complete, or has failed: nobody wants the rest of the body
+	uploaded  bool  // all of the body, and its end, went to the upstream
 
 	up     *upstream.Conn
 	target int
@@ -110,7 +111,7 @@ func (h *Handler) take(x *exchange.Exchange) *transfer {
 	}
 	t.x = x
 	t.tried, t.stale, t.interim = t.tried[:0], false, false
-	t.uploadErr, t.answered = nil, false
+	t.uploadErr, t.answered, t.uploaded = nil, false, false
 	return t
 }
 
@@ -242,7 +243,7 @@ func (t *transfer) sendBody(c *upstream.Conn) error {
 		return readErr
 	}
 	if t.uplink.End(trailer(&x.Body, t.trailers)) == nil {
-		_ = c.Flush() // see above
+		t.uploaded = c.Flush() == nil
 	}
 	return nil
 }
@@ -352,7 +353,7 @@ func (t *transfer) relay() error {
 // complete and the upstream keeps it open.
 func (t *transfer) park() {
 	t.body.End()
-	if !t.reusable || t.streaming && !t.x.Body.Done() {
+	if !t.reusable || t.streaming && !t.uploaded {
 		return // Handle drops it
 	}
 	t.up.Release()

@@ -1,6 +1,8 @@
 package forward_test
 
 import (
+	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -280,4 +282,33 @@ func TestUploadFaultsWhileAnswered(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An upstream that answers before it has the body keeps its connection only if
+// it gets all of the body as well: else the next request would be taken for the
+// rest.
+func TestEarlyResponseRaces(t *testing.T) {
+	script := func(p *looptest.Peer, _ int) {
+		for head := p.Head(); head != ""; head = p.Head() {
+			p.Send(ok)
+			body := make([]byte, 5)
+			if n, err := io.ReadFull(p.In, body); err != nil {
+				assert.Equal(t, "hello"[:n], string(body[:n]))
+				return
+			}
+			assert.Equal(t, "hello", string(body), "the next request came as a body")
+		}
+	}
+	engines(t, setup{}, script, func(t *testing.T, r *rig) {
+		for i := range 300 {
+			c := r.Client(r.address)
+			c.Send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+			for range i * 20 {
+				runtime.Gosched()
+			}
+			_, _ = c.Write([]byte("hello")) // it may be told that nobody wants it
+			assert.Equal(t, "ok", c.Answer("POST").Text)
+			assert.NoError(t, c.Close())
+		}
+	})
 }
