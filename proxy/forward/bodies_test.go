@@ -258,6 +258,23 @@ func TestStreaming(t *testing.T) {
 	}
 }
 
+// So does a head, with whatever framing of its body it came.
+func TestStreamingHead(t *testing.T) {
+	for _, begin := range []string{"", "5", "5\r\n", "0\r\n", "0\r\nX: y\r\n"} {
+		script := func(p *looptest.Peer, _ int) {
+			p.Head()
+			p.Send("HTTP/1.1 200 OK\r\nDate: d\r\nTransfer-Encoding: chunked\r\n\r\n" + begin)
+			p.Gone()
+		}
+		engines(t, setup{}, script, func(t *testing.T, r *rig) {
+			c := r.Client(r.address)
+			c.Send(get)
+			assert.Contains(t, c.Head(), "200 OK", "with %q", begin)
+			c.Reset()
+		})
+	}
+}
+
 // The end of a stream may come later than its last byte by more than a client
 // has for taking what is sent.
 func TestStreamEndsLate(t *testing.T) {

@@ -331,7 +331,7 @@ func (t *transfer) relay() error {
 	x, cfg := t.x, &t.handler.config
 	buffer := t.handler.buffers.Take()
 	defer t.handler.buffers.Put(buffer)
-	if len(t.up.Peek()) == 0 { // else the head leaves with what is here of the body
+	if !t.body.Here() { // else the head leaves with what is here of the body
 		if err := x.Flush(); err != nil {
 			return clientLost{sendResponse, err}
 		}

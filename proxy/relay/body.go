@@ -160,11 +160,8 @@ func (b *Body) decode(p, in []byte) (filled, used int, err error) {
 // readTrailer reads the section behind the last chunk, nearly always an empty
 // line, and returns io.EOF when it is there.
 func (b *Body) readTrailer() error {
-	if b.trailer == nil {
-		b.trailer = new(h1.Trailer)
-	}
 	for {
-		n, err := h1.ParseTrailer(b.conn.Peek(), b.trailer)
+		n, err := h1.ParseTrailer(b.conn.Peek(), b.trailerMemory())
 		switch {
 		case err == nil:
 			b.tail, b.done = n, true
@@ -178,6 +175,13 @@ func (b *Body) readTrailer() error {
 	}
 }
 
+func (b *Body) trailerMemory() *h1.Trailer {
+	if b.trailer == nil {
+		b.trailer = new(h1.Trailer)
+	}
+	return b.trailer
+}
+
 // inside says of an error within a body that ends by itself that the end of its
 // connection is not one.
 func inside(err error) error {
@@ -185,6 +189,27 @@ func inside(err error) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
+}
+
+// Here reports that Read finds bytes of the body without a wait.
+func (b *Body) Here() bool {
+	in := b.conn.Peek()
+	if b.kind != h1.BodyChunked || len(in) == 0 {
+		return len(in) > 0
+	}
+	ahead := b.chunks // a copy: looking takes nothing
+	bytes, _, err := ahead.Next(in)
+	return len(bytes) > 0 || err != nil
+}
+
+// over reports that nothing more is to be waited for: the next Read returns
+// io.EOF at once.
+func (b *Body) over() bool {
+	if b.done || !b.chunks.Done() {
+		return b.done
+	}
+	_, err := h1.ParseTrailer(b.conn.Peek(), b.trailerMemory())
+	return err == nil
 }
 
 // Trailer is the trailer section of a complete chunked body, else nil. It is

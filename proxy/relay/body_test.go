@@ -133,6 +133,27 @@ func TestBodyConnectionErrors(t *testing.T) {
 	}
 }
 
+func TestBodyHere(t *testing.T) {
+	for _, row := range []struct {
+		framing h1.Body
+		in      string
+		here    bool
+	}{
+		{sized(5), "", false}, {sized(5), "h", true}, {closing, "", false}, {closing, "h", true},
+		{chunked, "", false}, {chunked, "5", false}, {chunked, "5\r\n", false}, {chunked, "5\r\nh", true},
+		{chunked, "x", true}, // Read says what is wrong
+		{chunked, "0\r\n", false},
+	} {
+		c := &fakeConn{in: []byte(row.in), end: io.EOF}
+		var b Body
+		b.Start(c, row.framing)
+		for range 2 {
+			assert.Equal(t, row.here, b.Here(), "%v %q", row.framing, row.in)
+		}
+		assert.Equal(t, row.in, string(c.in))
+	}
+}
+
 func TestBodyWhole(t *testing.T) {
 	for _, row := range []struct {
 		name    string

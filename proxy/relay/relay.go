@@ -48,7 +48,8 @@ func (b *Buffers) Put(p []byte) {
 // Copy moves the rest of a body until its end. Each wait for bytes, and each
 // for room, is bounded by its timeout; the deadlines are left as they are then.
 // Body.Interrupt and Writer.Interrupt end it from another task.
-// At the end the trailer section of from is still to be read: see Body.Trailer.
+// At the end the trailer section of from is still to be read: see Body.Trailer;
+// and what was written last is still to be flushed.
 func Copy(to *Writer, from *Body, buffer []byte, read, write time.Duration) (readErr, writeErr error) {
 	l := from.conn.Loop()
 	for {
@@ -67,9 +68,11 @@ func Copy(to *Writer, from *Body, buffer []byte, read, write time.Duration) (rea
 			return err, nil
 		}
 		// What is there goes on at once: a stream of events must not wait
-		// until a buffer is full.
-		if err := to.conn.Flush(); err != nil {
-			return nil, err
+		// until a buffer is full. The last piece leaves with the end.
+		if !from.over() {
+			if err := to.conn.Flush(); err != nil {
+				return nil, err
+			}
 		}
 	}
 }
