@@ -278,6 +278,7 @@ func TestCopyBackPressure(t *testing.T) {
 						readErr, writeErr := Copy(&w, &b, make([]byte, BufferBytes), patience, patience)
 						assert.NoError(t, readErr)
 						assert.NoError(t, writeErr)
+						assert.NoError(t, to.Flush())
 					}
 					e.Loop.Go(func() { start(inLeft, inRight) })
 					e.Loop.Go(func() { start(inRight, inLeft) })
