@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # Every program by the folder of its main.go, as far as it is there.
-PROGRAMS := $(foreach p,proxy:atlas proxy/floor:floor harness:harness compare:compare,\
+PROGRAMS := $(foreach p,proxy:atlas harness:harness compare:compare,\
 	$(if $(wildcard $(firstword $(subst :, ,$(p)))/main.go),bin/$(lastword $(subst :, ,$(p)))))
 
 .PHONY: help
@@ -31,7 +31,6 @@ build: $(PROGRAMS) ## the programs, into bin/
 # The go command knows better than make what is out of date.
 .PHONY: $(PROGRAMS)
 bin/atlas: FOLDER := proxy
-bin/floor: FOLDER := proxy/floor
 bin/harness: FOLDER := harness
 bin/compare: FOLDER := compare
 $(PROGRAMS):
