@@ -170,7 +170,7 @@ func (x *Exchange) readHead() bool {
 		if err != h1.ErrShort {
 			x.Stats.Requests.Add(1)
 			refused := err.(*h1.SyntaxError)
-			x.refuse(refused.Status, clientError(refused.Status), refused.Error())
+			x.refuse(refused.Status, clientError(refused.Status), refused.Why())
 			return false
 		}
 		if !timed {
@@ -325,8 +325,8 @@ func (x *Exchange) finish() bool {
 }
 
 const (
-	lingerTime  = 2 * time.Second
-	lingerBytes = 1 << 20
+	lingerTime  = 5 * time.Second
+	lingerBytes = 1 << 30 // what loopback brings in that time, so the time is the bound
 )
 
 // linger ends a connection whose client may still be sending: closing now would

@@ -62,7 +62,7 @@ func (t *transfer) again(err error) bool {
 		x.Abort() // of the upload; counted where it happened
 	case isLost && isSyntax:
 		x.Stats.FailClient(stats.BadRequest)
-		t.fail(syntax.Status, syntax.Error())
+		t.fail(syntax.Status, syntax.Why())
 	case isLost && lost.err == relay.ErrTooLong:
 		x.Stats.FailClient(stats.BodyTooLarge)
 		t.fail(413, "the request body is larger than this server takes")

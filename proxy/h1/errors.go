@@ -83,7 +83,10 @@ type SyntaxError struct {
 	text   string
 }
 
-func (e *SyntaxError) Error() string { return "h1: " + e.text + " (" + e.Reason.String() + ")" }
+func (e *SyntaxError) Error() string { return "h1: " + e.Why() }
+
+// Why is the text for the peer who sent it: what is wrong, and the rule.
+func (e *SyntaxError) Why() string { return e.text + " (" + e.Reason.String() + ")" }
 
 // Refusals lists every SyntaxError, so that counters can be registered before the first request.
 func Refusals() []*SyntaxError {
