@@ -66,6 +66,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	case command == "check":
 		fmt.Fprintf(stdout, "%s: ok\n", cfg.File)
+		if err := server.Unbuilt(cfg); err != nil {
+			fmt.Fprintf(stderr, "%s: warning: it will not start yet: %v\n", cfg.File, err)
+		}
 		return exitOK
 	}
 	return serve(cfg, stderr)

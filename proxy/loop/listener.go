@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"syscall"
 	"time"
 )
@@ -29,7 +30,7 @@ func ListenTCP(address string, backlog int) (*Listener, error) {
 		Control:         func(_, _ string, raw syscall.RawConn) error { return control(raw, setListenerOptions) },
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle},
 	}
-	ln, err := lc.Listen(context.Background(), "tcp", address)
+	ln, err := lc.Listen(context.Background(), Network(address), address)
 	if err != nil {
 		return nil, err
 	}
@@ -40,6 +41,15 @@ func ListenTCP(address string, backlog int) (*Listener, error) {
 		}
 	}
 	return &Listener{addr: ln.Addr(), tcp: tcp, fd: -1}, nil
+}
+
+// Network is what to listen on for an address: an IPv4 one means IPv4 only, also
+// "0.0.0.0", which package net would take for every address of both families.
+func Network(address string) string {
+	if to, err := netip.ParseAddrPort(address); err == nil && to.Addr().Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 // setBacklog listens once more, which only changes the length of the queue:

@@ -41,3 +41,15 @@ func TestListenTCPOptions(t *testing.T) {
 		assert.Equal(t, want, got, "option %v", option)
 	}
 }
+
+func TestNetwork(t *testing.T) {
+	for address, want := range map[string]string{
+		"0.0.0.0:80": "tcp4", "127.0.0.1:0": "tcp4", "[::]:80": "tcp", "[::1]:80": "tcp", "localhost:80": "tcp",
+	} {
+		assert.Equal(t, want, Network(address), address)
+	}
+	ln, err := ListenTCP("0.0.0.0:0", 0)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, ln.Close()) }()
+	assert.Equal(t, "0.0.0.0", ln.Addr().(*net.TCPAddr).IP.String(), "not the addresses of IPv6")
+}

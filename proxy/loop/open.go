@@ -43,6 +43,13 @@ func Choose(want Engine) (got Engine, fallback string, err error) {
 	return "", "", fmt.Errorf("engine %q: want %q, %q or %q", want, Auto, IOUring, Netpoll)
 }
 
+// Instead is the engine for the whole process where want was asked for, e was
+// chosen, and a worker of e could not be opened (rule R8): a probe is smaller
+// than a worker, so memory may allow one and not the other.
+func (e Engine) Instead(want Engine) (Engine, bool) {
+	return Netpoll, e == IOUring && (want == Auto || want == "")
+}
+
 // Listeners is how many listeners a number of workers needs: one each where the
 // kernel shares connections out, else one that feeds them all.
 func (e Engine) Listeners(workers int) int {

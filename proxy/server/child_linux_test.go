@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,14 +111,24 @@ func TestWorkersArePinned(t *testing.T) {
 }
 
 // withoutRing starts the child under a filter that makes io_uring_setup answer
-// EPERM, as Docker's does. Such a filter is a thread's and its children's, so a
-// thread that ends starts the child.
+// EPERM, as Docker's does.
 func (c *child) withoutRing() *child {
 	c.t.Helper()
+	return c.refused(0, unix.EPERM)
+}
+
+// refused starts the child under a filter that refuses rings of that many entries
+// and more. Such a filter is a thread's and its children's, so a thread that ends
+// starts the child.
+func (c *child) refused(entries uint32, errno syscall.Errno) *child {
+	c.t.Helper()
+	const entriesLow = 16 // offset of the first argument in struct seccomp_data
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the system call's number
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_IO_URING_SETUP, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_IO_URING_SETUP, Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: entriesLow},
+		{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, K: entries, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	program := &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
@@ -152,6 +163,18 @@ func TestFallBack(t *testing.T) {
 	assert.Contains(t, reasons[0], "io_uring unavailable")
 	assert.Contains(t, reasons[0], "operation not permitted")
 	assert.Contains(t, c.log.lines("msg=listening")[0], "engine=netpoll")
+}
+
+// The probe's small ring may fit where a worker's does not: then, too, all workers
+// use the other engine.
+func TestFallBackOfWorkers(t *testing.T) {
+	c := prepare(t, staticConfig(t, loop.Auto)).refused(512, unix.ENOMEM).listening()
+	assert.Equal(t, "hello", dial(t, c.address).get("/a"))
+	assert.Zero(t, c.rings())
+	reasons := c.log.lines("level=WARN")
+	require.Len(t, reasons, 1)
+	assert.Contains(t, reasons[0], "engine=netpoll")
+	assert.Contains(t, reasons[0], "cannot allocate memory")
 }
 
 // Who asks for the ring by name and cannot have it is told why, and gets nothing

@@ -66,7 +66,7 @@ func Start(cfg *config.Config, log *slog.Logger) (*Server, error) {
 
 func start(cfg *config.Config, log *slog.Logger, wrap func(exchange.Handler) exchange.Handler) (*Server, error) {
 	s := &Server{config: cfg, log: log, wrap: wrap}
-	if err := s.refuseUnbuilt(); err != nil {
+	if err := Unbuilt(cfg); err != nil {
 		return nil, err
 	}
 	if err := s.open(); err != nil {
@@ -84,10 +84,10 @@ func start(cfg *config.Config, log *slog.Logger, wrap func(exchange.Handler) exc
 	return s, nil
 }
 
-// refuseUnbuilt says no to what the configuration may ask for and this version
-// does not do: serving plain text where TLS was asked for would be worse.
-func (s *Server) refuseUnbuilt() error {
-	switch listen := &s.config.Listen; {
+// Unbuilt says no to what a configuration may ask for and this version does not
+// do: serving plain text where TLS was asked for would be worse.
+func Unbuilt(cfg *config.Config) error {
+	switch listen := &cfg.Listen; {
 	case listen.TLS != nil:
 		return errors.New("[listen.tls]: TLS is not built yet: remove the table, or put a TLS terminator in front")
 	case listen.Mode == config.TCP:
@@ -155,7 +155,10 @@ func prefer(found []netip.Addr) netip.Addr {
 
 // startWorkers opens the listeners and starts a worker on each.
 func (s *Server) startWorkers() error {
-	count, cpus := s.plan()
+	count, err := s.startLoops()
+	if err != nil {
+		return err
+	}
 	s.stats = stats.NewSet(count)
 	if procs := s.engine.Procs(count); runtime.GOMAXPROCS(0) < procs {
 		runtime.GOMAXPROCS(procs)
@@ -163,22 +166,46 @@ func (s *Server) startWorkers() error {
 	if err := s.listen(count); err != nil {
 		return err
 	}
-	for i := range count {
-		worker, err := loop.Start(loop.Config{
-			Engine:   s.engine,
-			CPU:      cpus[i],
-			Panicked: func(value any, stack []byte) { s.panicked(i, value, stack) },
-		})
-		if err != nil {
-			return fmt.Errorf("worker %d: %w", i, err)
-		}
-		s.workers = append(s.workers, worker)
-	}
 	for i, worker := range s.workers {
 		if err := s.serve(i, worker); err != nil {
 			return fmt.Errorf("worker %d: %w", i, err)
 		}
 	}
+	return nil
+}
+
+// startLoops starts the workers, all on one engine: where one cannot be opened
+// and the configuration leaves the choice, all use the other engine.
+func (s *Server) startLoops() (count int, err error) {
+	for {
+		var cpus []int
+		count, cpus = s.plan()
+		for i := 0; i < count && err == nil; i++ {
+			err = s.startLoop(i, cpus[i])
+		}
+		instead, may := s.engine.Instead(loop.Engine(s.config.Listen.Engine))
+		if err == nil || !may {
+			return count, err
+		}
+		s.log.Warn("fell back", "engine", instead, "reason", err)
+		for _, w := range s.workers {
+			w.Stop()
+			w.Wait()
+		}
+		s.workers, s.engine, err = nil, instead, nil
+	}
+}
+
+func (s *Server) startLoop(i, cpu int) error {
+	worker, err := loop.Start(loop.Config{
+		Engine:   s.engine,
+		CPU:      cpu,
+		Panicked: func(value any, stack []byte) { s.panicked(i, value, stack) },
+	})
+	if err != nil {
+		return fmt.Errorf("worker %d: %w", i, err)
+	}
+	s.workers = append(s.workers, worker)
 	return nil
 }
 
@@ -212,7 +239,7 @@ func (s *Server) listen(workers int) error {
 	// SO_REUSEPORT lets a second program of the same user share the port
 	// without a word. One that is in use is asked for without it first.
 	if s.config.Listen.Port != 0 {
-		probe, err := net.Listen("tcp", address)
+		probe, err := net.Listen(loop.Network(address), address)
 		if err != nil {
 			return listenError(address, err)
 		}
