@@ -36,12 +36,13 @@ type Stat struct {
 	Dir     bool
 	Regular bool // not a directory, device, pipe or socket
 	Inode   uint64
+	Changed int64 // when content or metadata last changed, in ns, where the system tells: nobody can set it back
 }
 
 // Same reports whether two looks saw the same content.
 func (s Stat) Same(t Stat) bool {
 	return s.Size == t.Size && s.ModTime.Equal(t.ModTime) && s.Inode == t.Inode &&
-		s.Dir == t.Dir && s.Regular == t.Regular
+		s.Changed == t.Changed && s.Dir == t.Dir && s.Regular == t.Regular
 }
 
 // File is an open regular file.

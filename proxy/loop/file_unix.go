@@ -33,6 +33,7 @@ func statOf(info fs.FileInfo) Stat {
 	s := Stat{Size: info.Size(), ModTime: info.ModTime(), Dir: info.IsDir(), Regular: info.Mode().IsRegular()}
 	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
 		s.Inode = uint64(sys.Ino)
+		s.Changed = changed(sys)
 	}
 	return s
 }

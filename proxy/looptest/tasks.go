@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -310,6 +311,14 @@ func files(e *Env) {
 		again, err = root.Look(e.Loop, "small")
 		assert.NoError(e, err)
 		assert.False(e, stat.Same(again))
+
+		for range 2 { // the same size and times, yet another content
+			assert.NoError(e, os.WriteFile(path, []byte("other text"), 0o644))
+			assert.NoError(e, os.Chtimes(path, again.ModTime, again.ModTime))
+		}
+		rewritten, err := root.Look(e.Loop, "small")
+		assert.NoError(e, err)
+		assert.Equal(e, runtime.GOOS != "linux", again.Same(rewritten))
 
 		stat, bytes, f, err = root.Load(e.Loop, "large", 1000)
 		assert.NoError(e, err)
