@@ -34,6 +34,7 @@ func TestMeterCountsDescendants(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, StartOn(cmd, nil))
 	group := cmd.Process.Pid
+	t.Cleanup(func() { _ = killGroup(group) }) // also when the test fails: it would burn a core for ever
 	_, err = out.Read(make([]byte, 5))
 	require.NoError(t, err)
 

@@ -57,13 +57,14 @@ func (rl *ringListener) accepted(e uring.Completion) {
 	}
 	switch errno := unix.Errno(-e.Result); errno {
 	case unix.ECANCELED: // close did that
-	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-		// No descriptor or memory now: later there may be. Never at once.
+	case unix.ECONNABORTED, unix.EINTR, unix.EAGAIN:
+		rl.arm() // what the network did to one connection, or nothing happened
+	default:
+		// EMFILE, ENFILE, ENOBUFS, ENOMEM: no descriptor or memory now, later
+		// there may be. Never at once, nor for an error that nobody foresaw:
+		// the connection stays queued, so the worker would spin.
 		rl.loop.counters.Refused.Add(1)
 		rl.loop.timers.ensure(&rl.retry, rl.loop.now.After(acceptRetry))
-	default:
-		// ECONNABORTED and what else the network did to one connection.
-		rl.arm()
 	}
 }
 
