@@ -353,7 +353,11 @@ func TestChaos(t *testing.T) {
 			case 1:
 				return leave(rng, r.address, l.body(rng))
 			}
-			return ask(client, rng, "http://"+r.address, l.body(rng))
+			err := ask(client, rng, "http://"+r.address, l.body(rng))
+			if err != nil && strings.Contains(err.Error(), "502 Bad Gateway: the upstream closed the connection") {
+				return nil // behind /early, on the same connection: a body on its way is not sent twice
+			}
+			return err
 		})
 		r.settled()
 		assert.Zero(t, r.Loop.Counters().Panics.Load())
