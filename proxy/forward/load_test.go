@@ -242,6 +242,20 @@ func TestManyClients(t *testing.T) {
 	})
 }
 
+// The same with next to no memory to receive into.
+func TestScarceBuffers(t *testing.T) {
+	l := thinned(load{clients: 20, requests: 40, sizeMax: 20_000})
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		e := looptest.New(t, loop.Config{Engine: engine, CPU: -1, Buffers: 4, BufferBytes: 64})
+		r := proxyOn(e, setup{}, server(e, mirror))
+		l.each(t, func(client *http.Client, rng *rand.Rand, name string) error {
+			return ask(client, rng, "http://"+r.address, l.body(rng))
+		})
+		r.settled()
+		r.blamed(nil, nil)
+	})
+}
+
 // echo sends back what it reads, while it reads.
 func echo(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).EnableFullDuplex()
