@@ -38,6 +38,8 @@ type pollConn struct {
 	inErr  error
 
 	// What tryFirst found. It runs without the baton, so it touches only these.
+	look        func(fd uintptr)      // lookOnce, bound once
+	isQuiet     bool                  // what it saw
 	first       func(fd uintptr) bool // tryFirst, bound once: a closure per wait would allocate
 	firstBuffer *[pollBufferBytes]byte
 	firstN      int
@@ -70,7 +72,7 @@ func (l *pollLoop) newConn(conn net.Conn, h Handler) *pollConn {
 	// Only connections of an unusual type have none, and net.Conns that we
 	// accept or dial are of two usual ones.
 	c.raw, _ = conn.(syscall.Conn).SyscallConn()
-	c.first = c.tryFirst
+	c.first, c.look = c.tryFirst, c.lookOnce
 	l.conns[c] = struct{}{}
 	return c
 }
@@ -436,13 +438,14 @@ func (c *pollConn) Unpark() bool {
 
 // quiet reports whether the socket has neither bytes nor an end.
 func (c *pollConn) quiet() bool {
-	quiet := false
-	err := c.raw.Control(func(fd uintptr) {
-		var p [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), p[:], syscall.MSG_PEEK)
-		quiet = err == syscall.EAGAIN
-	})
-	return err == nil && quiet
+	c.isQuiet = false
+	return c.raw.Control(c.look) == nil && c.isQuiet
+}
+
+func (c *pollConn) lookOnce(fd uintptr) {
+	var p [1]byte
+	_, _, err := syscall.Recvfrom(int(fd), p[:], syscall.MSG_PEEK)
+	c.isQuiet = err == syscall.EAGAIN
 }
 
 func (c *pollConn) lose() {

@@ -122,6 +122,8 @@ func (c *ringConn) Write(p []byte) (int, error) {
 	if len(p) <= writeCopyMax {
 		for rest := p; len(rest) > 0; {
 			if c.out != nil && c.out.message.Full() && c.out.room() == 0 {
+				// p may be what Peek returned, and dies with a wait.
+				rest = append([]byte(nil), rest...)
 				if err := c.drainOut(); err != nil {
 					return 0, err
 				}
