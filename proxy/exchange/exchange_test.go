@@ -2,6 +2,7 @@ package exchange_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -397,10 +398,10 @@ func TestWriteTimeout(t *testing.T) {
 				c.Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 				r.Eventually("the request", func() bool { return r.stats.Requests.Load() == 1 })
 				r.gone()
-				resp := c.Answer("GET")
-				assert.Equal(t, 200, resp.StatusCode)
-				assert.Error(t, resp.Err)
-				assert.Less(t, len(resp.Text), len(large))
+				// On a slow machine the time is over before the first byte has left.
+				got, err := io.ReadAll(c.In)
+				assert.Error(t, err, "a response that broke off ends with a reset")
+				assert.Less(t, len(got), len(large))
 			})
 		})
 	}
