@@ -231,9 +231,6 @@ func (r *Ring) Next() (Completion, bool) {
 // Enters counts the system calls made so far.
 func (r *Ring) Enters() uint64 { return r.enters }
 
-// Queued is the number of operations that wait for the next enter.
-func (r *Ring) Queued() int { return int(r.tail - r.submitted) }
-
 // Close unmaps the queues and closes the ring. The kernel cancels what is
 // still in flight; the caller has waited for all of it (rule R1), because
 // memory of an operation is only safe to reuse after its completion.
