@@ -33,6 +33,8 @@ type ringConn struct {
 	freed    bool // descriptor closed
 	served   bool // has had an exchange
 	guarded  bool // the guard's client is gone
+	awaiting bool // reader is in Await
+	notified bool // Notify was called, and no Await has returned since
 	view     bool // in aliases ring buffer viewID
 	viewID   uint16
 
@@ -254,6 +256,8 @@ func (c *ringConn) SetWriteDeadline(at Instant) {
 // moved on since the timer was set.
 func (c *ringConn) readTimerFired() {
 	switch {
+	case c.awaiting:
+		c.loop.wake(c.reader) // Await has a deadline of its own, and looks after this one
 	case c.readDeadline == 0 || c.closing:
 	case c.readDeadline > c.loop.now:
 		c.loop.timers.ensure(&c.readTimer, c.readDeadline)

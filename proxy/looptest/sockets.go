@@ -4,6 +4,7 @@ package looptest
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -12,6 +13,15 @@ import (
 )
 
 func makePipe(path string) error { return unix.Mkfifo(path, 0o644) }
+
+// cpuTime is what this process has used of processors so far.
+func cpuTime() time.Duration {
+	var used unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &used) != nil {
+		return 0
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
 
 // fullListener is an address whose queue of new connections is full, and a
 // function that frees it.
