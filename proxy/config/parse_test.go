@@ -44,7 +44,7 @@ func report(file string, text []byte) string {
 	}
 	if config != nil {
 		tls := config.Listen.TLS
-		config.Listen.TLS = nil // a pointer prints as a number
+		config.Listen.TLS = nil           // a pointer prints as a number
 		for i := range config.Upstreams { // the same
 			if up := &config.Upstreams[i]; up.HealthCheck != nil {
 				fmt.Fprintf(&b, "%s: %+v\n", up.Name, *up.HealthCheck)

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"errors"
+	"time"
 
 	"atlas/proxy/h1"
 	"atlas/proxy/loop"
@@ -29,19 +30,34 @@ const (
 func (e clientLost) Error() string { return "client: " + e.step + ": " + e.err.Error() }
 func (e clientLost) Unwrap() error { return e.err }
 
-// failConnect answers a request that no upstream took. last is the last error
-// of a connect, if there was one.
-func (t *transfer) failConnect(last error) {
+// failPick answers a request for which there is no upstream, or none any more.
+func (t *transfer) failPick(err error) {
 	x := t.x
 	switch {
-	case last == nil:
+	case err == upstream.ErrNone && t.refused != nil:
+		t.failConnect()
+	case err == upstream.ErrQueueFull:
+		x.Stats.FailUpstream(stats.QueueFull)
+		x.Fail(503, err.Error(), "Retry-After", "1")
+	case err == upstream.ErrQueueWait:
+		x.Stats.FailUpstream(stats.QueueTimeout)
+		x.Fail(503, err.Error(), "Retry-After", "1")
+	case err == upstream.ErrNone:
 		x.Stats.FailUpstream(stats.NoUpstream)
-		x.Fail(503, upstream.ErrNone.Error(), "Retry-After", "1")
-	case errors.Is(last, loop.ErrDeadline):
-		x.Fail(504, "no connection to an upstream in time")
-	default:
-		x.Fail(502, "no upstream accepts connections")
+		x.Fail(503, err.Error(), "Retry-After", "1")
+	default: // the client is gone, or the worker stops
+		x.Stats.FailClient(stats.ClientReset)
+		x.Abort()
 	}
+}
+
+// failConnect answers a request that no upstream took.
+func (t *transfer) failConnect() {
+	if errors.Is(t.refused, loop.ErrDeadline) {
+		t.x.Fail(504, "no connection to an upstream in time")
+		return
+	}
+	t.x.Fail(502, "no upstream accepts connections")
 }
 
 // again decides what an exchange's error means: another try, an answer that
@@ -73,6 +89,7 @@ func (t *transfer) again(err error) bool {
 		x.Stats.FailClient(stats.ClientReset)
 		x.Abort()
 	case err == loop.ErrDeadline:
+		t.handler.pool.Failed(t.target, time.Duration(x.Loop.Now()-t.sent))
 		x.Stats.FailUpstream(stats.ResponseTimeout)
 		t.fail(504, "the upstream did not answer in time")
 	case isSyntax, err == errUpgraded:
@@ -83,6 +100,7 @@ func (t *transfer) again(err error) bool {
 		t.up, t.stale = nil, true
 		return true
 	default:
+		t.handler.pool.Failed(t.target, 0)
 		x.Stats.FailUpstream(stats.UpstreamReset)
 		t.fail(502, "the upstream closed the connection before it answered")
 	}

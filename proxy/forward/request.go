@@ -16,6 +16,7 @@ func (t *transfer) prepare() bool {
 		x.Fail(501, "this server is no tunnel: it does not know CONNECT")
 		return false
 	}
+	t.route()
 	b := append(t.request[:0], r.MethodName...)
 	b = append(b, ' ')
 	b = r.AppendTarget(b)

@@ -49,6 +49,9 @@ var started = time.Now()
 // now is the monotonic clock; it is never zero.
 func now() Instant { return Instant(time.Since(started)) + 2 }
 
+// Now is the clock of all workers, for code that runs on none.
+func Now() Instant { return now() }
+
 // After is the instant d later.
 func (i Instant) After(d time.Duration) Instant { return i + Instant(d) }
 

@@ -62,4 +62,6 @@ func (s *Stats) each(visit func(Value, *Counter)) {
 		visit(Value{Name: "upstream_errors_total", Label: "reason", Of: UpstreamError(i).String(),
 			Help: "Failures of upstreams, by reason."}, &s.UpstreamErrors[i])
 	}
+	visit(Value{Name: "retries_total",
+		Help: "Tries of a request beyond its first."}, &s.Retries)
 }
