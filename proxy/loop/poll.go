@@ -40,7 +40,8 @@ type pollLoop struct {
 	draining  bool
 	stopping  bool
 
-	acceptors atomic.Int32 // goroutines that accept
+	acceptors atomic.Int32  // goroutines that accept
+	offs      chan struct{} // holds one for each goroutine that blocks; full, others wait
 	stop      context.Context
 	cut       context.CancelFunc
 	done      chan struct{}
@@ -55,6 +56,7 @@ func startPoll(cfg Config) Loop {
 		config: cfg,
 		conns:  make(map[*pollConn]struct{}),
 		parked: make(map[*pollConn]struct{}),
+		offs:   make(chan struct{}, offsMax),
 		done:   make(chan struct{}),
 		holds:  1, // until Drain
 	}
@@ -287,10 +289,14 @@ func (t *pollTask) Join() error {
 	return t.err
 }
 
-// Off runs f here: this goroutine may block once it has given up the baton.
+// Off runs f here: this goroutine may block once it has given up the baton. At
+// most offsMax do at a time, as each takes a thread, and 10,000 threads are the
+// end of a process.
 func (l *pollLoop) Off(f func()) {
 	l.baton.Unlock()
 	defer l.baton.Lock()
+	l.offs <- struct{}{}
+	defer func() { <-l.offs }()
 	f()
 }
 

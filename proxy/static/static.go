@@ -83,7 +83,10 @@ func (h *Handler) load(x *exchange.Exchange, name string) {
 	if e := h.cache.get(name); e != nil {
 		// Others of this worker may serve it as it is meanwhile.
 		e.checked = x.Loop.Now()
-		if stat, err := h.config.Dir.Look(x.Loop, e.file); err == nil && stat.Same(e.stat) {
+		var stat loop.Stat
+		var err error
+		x.Loop.Off(func() { stat, err = h.config.Dir.Look(e.file) })
+		if err == nil && stat.Same(e.stat) {
 			h.sendIf(x, e, conditions)
 			return
 		}
@@ -94,7 +97,11 @@ func (h *Handler) load(x *exchange.Exchange, name string) {
 	if file == "" || file[len(file)-1] == '/' {
 		file += h.config.Index
 	}
-	stat, bytes, open, err := h.config.Dir.Load(x.Loop, file, h.largest())
+	var stat loop.Stat
+	var bytes []byte
+	var open *loop.File
+	var err error
+	x.Loop.Off(func() { stat, bytes, open, err = h.config.Dir.Load(file, h.largest()) })
 	switch {
 	case err != nil:
 		failOpen(x, err)
