@@ -98,7 +98,9 @@ func TestParseSample(t *testing.T) {
 				},
 				Upstreams:   []Upstream{{Name: "backend", Address: "127.0.0.1", Port: 8081, Weight: 1}},
 				Routing:     Routing{Strategy: balance.RoundRobin, Retries: 2, RetryBudget: 20, Queue: 1024},
-				StaticFiles: StaticFiles{Root: "/var/www/html", Index: "index.html", CacheBytes: 64 << 20},
+				StaticFiles: StaticFiles{
+					Root: "/var/www/html", Index: "index.html", CacheBytes: 64 << 20, Precompressed: true,
+				},
 				Timeouts: Timeouts{
 					Header: 10 * time.Second, Body: time.Minute, Write: time.Minute, Idle: 75 * time.Second,
 					Connect: 3 * time.Second, Upstream: time.Minute, Queue: 3 * time.Second, Tunnel: time.Hour,
