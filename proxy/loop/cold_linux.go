@@ -30,7 +30,7 @@ type probe struct {
 var pageBytes = int64(os.Getpagesize())
 
 // newFile is of a file that is sent from the page cache. Its reads are random,
-// so that sending starts no read-ahead on the worker: bringIn does, on a helper.
+// so that sending starts no read-ahead on the worker: who brings a piece in does.
 func newFile(f *os.File, stat Stat) *File {
 	fd := int(f.Fd())
 	// A filesystem without hints has none of the read-ahead either.
@@ -71,7 +71,7 @@ func (f *File) sampled(off, n int64) bool {
 }
 
 // look reports that one byte can be read at once. A filesystem that does not
-// know how to answer (overlayfs, NFS) says EOPNOTSUPP: then a helper is asked.
+// know how to answer (overlayfs, NFS) says EOPNOTSUPP: then each piece is brought in.
 // Where the file has become shorter there is nothing to wait for.
 func (f *File) look(at int64) bool {
 	f.probe.vector[0] = f.probe.page[:]
@@ -96,7 +96,7 @@ func (f *File) readNow(p []byte, off int64) int {
 var passBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // bringIn reads n bytes from off into the page cache, and has the kernel begin
-// with as many behind them. It blocks.
+// with as many behind them. It blocks; the ring does the same without a goroutine.
 func (f *File) bringIn(off, n int64) {
 	for at := off; at < off+2*n && at < f.Size; at += readAheadBytes {
 		_ = unix.Fadvise(f.fd, at, min(readAheadBytes, off+2*n-at), unix.FADV_WILLNEED)

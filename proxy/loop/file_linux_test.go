@@ -117,7 +117,7 @@ func evict(t *testing.T, path string) bool {
 // waiting for the disk.
 func BenchmarkInMemory(b *testing.B) {
 	dir := b.TempDir()
-	require.NoError(b, os.WriteFile(filepath.Join(dir, "file"), make([]byte, sendFileBytes), 0o644))
+	require.NoError(b, os.WriteFile(filepath.Join(dir, "file"), make([]byte, warmFileBytes), 0o644))
 	d, err := OpenDir(dir)
 	require.NoError(b, err)
 	defer d.Close()
@@ -132,7 +132,7 @@ func BenchmarkInMemory(b *testing.B) {
 			f.probe.uncounted = how.uncounted
 			b.ReportAllocs()
 			for b.Loop() {
-				if !f.inMemory(0, sendFileBytes) {
+				if !f.inMemory(0, warmFileBytes) {
 					b.Fatal("it was just written")
 				}
 			}

@@ -120,18 +120,17 @@ func (c *pollConn) writeOut() (int, error) {
 }
 
 // SendFile leaves the choice of sendfile to package net. What is not in memory is
-// brought in first, as one of few: a goroutine that waits for the disk takes a
-// thread.
+// brought in first.
 func (c *pollConn) SendFile(f *File, off, n int64) (int64, error) {
 	if err := c.Flush(); err != nil {
 		return 0, err
 	}
 	var done int64
 	for done < n {
-		piece := min(n-done, sendFileBytes)
+		piece := min(n-done, warmFileBytes)
 		if at := off + done; !f.inMemory(at, piece) {
 			c.loop.counters.Cold.Add(1)
-			c.loop.Off(func() { f.bringIn(at, piece) })
+			c.loop.coldly(func() { f.bringIn(at, piece) })
 		}
 		m, err := c.sendPiece(f, off+done, piece)
 		done += m

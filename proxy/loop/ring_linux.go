@@ -68,6 +68,10 @@ type ringLoop struct {
 	senderNext   int
 	sendersLater []*task // behind all of senders
 
+	fileOps     []*fileOp
+	fileOpsFree []uint32
+	waste       []byte // where pages are read to that only have to be in memory
+
 	timers timers
 	trim   timer
 
@@ -212,6 +216,8 @@ const (
 	opConnect
 	opPoll
 	opCancel
+	opFile     // one read of a file
+	opFileHint // advice about a file
 )
 
 const genMask = 1<<24 - 1
@@ -236,6 +242,9 @@ func (l *ringLoop) complete(e uring.Completion) {
 		return
 	case opAcceptCancel:
 		l.listeners[slot].cancelled()
+		return
+	case opFile, opFileHint:
+		l.fileDone(e, slot, kind == opFile)
 		return
 	}
 	c := l.slots[slot]

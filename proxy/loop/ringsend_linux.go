@@ -309,8 +309,8 @@ func (c *ringConn) polled() {
 
 // SendFile sends by sendfile, a bounded piece at a time. On a full socket it
 // waits for room by a poll operation: splice through the ring would take a
-// kernel thread for each waiting direction (rule R10). What is not in memory a
-// helper brings in first: sendfile would wait for the disk on the worker's thread.
+// kernel thread for each waiting direction (rule R10). What is not in memory is
+// brought in first: sendfile would wait for the disk on the worker's thread.
 func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 	if c.out != nil {
 		c.flush()
@@ -330,7 +330,7 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 			return done, err
 		}
 		at := off + done
-		m, err := unix.Sendfile(c.fd, f.fd, &at, int(warm-done))
+		m, err := unix.Sendfile(c.fd, f.fd, &at, int(min(warm-done, sendFileBytes)))
 		switch {
 		case m > 0:
 			done += int64(m)
@@ -354,10 +354,9 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 // warmFile makes sure that a piece at the beginning of n bytes is in memory, and
 // returns its length.
 func (l *ringLoop) warmFile(f *File, off, n int64) int64 {
-	piece := min(n, sendFileBytes)
+	piece := min(n, warmFileBytes)
 	if !f.inMemory(off, piece) {
-		l.counters.Cold.Add(1)
-		l.Off(func() { f.bringIn(off, piece) })
+		l.bringIn(f, off, piece)
 	}
 	return piece
 }

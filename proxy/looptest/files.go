@@ -15,10 +15,10 @@ import (
 )
 
 var fileTests = map[string]func(*Env){
-	"send a file that is not in memory":               sendColdFile,
-	"a file that is not in memory waits for a helper": coldFileWaits,
-	"close while a helper brings a file into memory":  closeWhileCold,
-	"a file that shrinks before it is in memory":      coldFileShrinks,
+	"send a file that is not in memory":          sendColdFile,
+	"close while a file is brought into memory":  closeWhileCold,
+	"stop while files are brought into memory":   stopWhileCold,
+	"a file that shrinks before it is in memory": coldFileShrinks,
 	"read a file": readFile,
 	"many files are sent at once, each of them to all":  sendManyFiles,
 	"a directory whose name was taken by another":       directoryMoves,
@@ -75,90 +75,51 @@ func sendColdFile(e *Env) {
 	}
 }
 
-// busyHelpers keeps all helpers of the worker busy until release is closed.
-func (e *Env) busyHelpers(release chan struct{}) {
-	e.Helper()
-	const helpers = 64
-	started := make(chan struct{}, 2*helpers)
-	e.Post(func() {
-		for range 2 * helpers {
-			e.Loop.Go(func() { e.Loop.Off(func() { started <- struct{}{}; <-release }) })
-		}
-	})
-	for range helpers {
-		<-started
-	}
-}
-
-// What is not in memory is not waited for on the worker: with no helper free it
-// is not sent at all, and the worker goes on.
-func coldFileWaits(e *Env) {
-	content := pattern(1 << 20)
-	path, open := e.file(content)
-	var f *loop.File
-	e.Task(func() { f = open() })
-	defer func() { f.Close() }()
-	address := e.Serve(func(c loop.Conn) bool {
-		n, err := c.SendFile(f, 0, f.Size)
-		assert.NoError(e, err)
-		assert.EqualValues(e, len(content), n)
-		return false
-	})
-	echo := e.Serve(echoOnce)
-	out := e.Evict(path)
-	release := make(chan struct{})
-	e.busyHelpers(release)
-	c := e.Dial(address)
-	e.write(c, "go")
-	other := e.Dial(echo)
-	for range 10 {
-		e.write(other, "hello")
-		e.read(other, "hello")
-	}
-	if out {
-		require.NoError(e, c.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
-		n, err := c.Read(make([]byte, 1))
-		assert.ErrorIs(e, err, os.ErrDeadlineExceeded)
-		assert.Zero(e, n)
-		require.NoError(e, c.SetReadDeadline(time.Now().Add(patience)))
-	}
-	close(release)
-	e.readWhole(c, content)
-}
-
-func echoOnce(c loop.Conn) bool {
-	_, err := c.Write(c.Peek())
-	c.Consume(len(c.Peek()))
-	return err == nil && c.Flush() == nil
-}
-
+// closeWhileCold closes connections while what they send is brought into memory,
+// a bit later each time.
 func closeWhileCold(e *Env) {
 	path, open := e.file(make([]byte, 1<<20))
-	for _, end := range []func(loop.Conn){loop.Conn.Close, loop.Conn.Reset} {
-		out := e.Evict(path)
+	for i := range 40 {
+		e.Evict(path)
 		_, c := e.peers()
 		var f *loop.File
 		e.Task(func() { f = open() })
-		release := make(chan struct{})
-		e.busyHelpers(release)
-		ended := make(chan error, 1)
-		e.Post(func() {
-			e.Loop.Go(func() {
-				_, err := c.SendFile(f, 0, f.Size)
-				ended <- err
+		end := []func(loop.Conn){loop.Conn.Close, loop.Conn.Reset}[i%2]
+		e.Task(func() {
+			sender := e.Loop.Go(func() {
+				for range 100 { // more than the socket holds
+					if _, err := c.SendFile(f, 0, f.Size); err != nil {
+						return
+					}
+				}
+				assert.Fail(e, "all was sent to who does not read")
 			})
-			e.Loop.Go(func() {
-				e.Loop.Sleep(5 * time.Millisecond)
-				end(c)
-			})
+			e.Loop.Sleep(time.Duration(i) * 20 * time.Microsecond)
+			end(c)
+			assert.NoError(e, sender.Join())
 		})
-		e.eventually("close", func() bool { return e.Loop.Counters().Dialled.Load() == 0 })
-		close(release)
-		if err := <-ended; out {
-			assert.Error(e, err)
-		}
 		f.Close()
 	}
+	e.eventually("all to close", func() bool { return e.Loop.Counters().Dialled.Load() == 0 })
+}
+
+// stopWhileCold stops the worker while many pieces are brought into memory.
+func stopWhileCold(e *Env) {
+	path, open := e.file(make([]byte, 4<<20))
+	address := e.Serve(func(c loop.Conn) bool {
+		f := open()
+		defer f.Close()
+		_, err := c.SendFile(f, 0, f.Size)
+		return err == nil
+	})
+	e.Evict(path)
+	for range 20 {
+		e.write(e.Dial(address), "go")
+	}
+	e.eventually("a first one to send", func() bool { return e.Loop.Counters().Tasks.Load() > 0 })
+	e.Loop.Stop()
+	wait(e, "worker", e.Loop.Wait)
+	assert.Empty(e, e.panics)
 }
 
 func coldFileShrinks(e *Env) {
