@@ -241,6 +241,9 @@ func TestErrorsAreConstant(t *testing.T) {
 		require.Same(t, refused, refused.Reason.err())
 	}
 	require.Len(t, seen, ReasonCount-int(reasonBareLF))
+	require.Len(t, Labels(), ReasonCount)
+	require.Equal(t, "cl-te", Labels()[reasonLengthAndCoding])
+	require.Empty(t, Labels()[reasonShort])
 	require.Equal(t, "unknown", Reason(ReasonCount).String())
 	require.True(t, errors.Is(reasonShort.err(), ErrShort))
 }

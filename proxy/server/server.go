@@ -159,7 +159,7 @@ func (s *Server) startWorkers() error {
 	if err != nil {
 		return err
 	}
-	s.stats = stats.NewSet(count)
+	s.stats = stats.NewSet(count, h1.Labels())
 	if procs := s.engine.Procs(count); runtime.GOMAXPROCS(0) < procs {
 		runtime.GOMAXPROCS(procs)
 	}
