@@ -25,8 +25,15 @@ type Config struct {
 	Upstream time.Duration // for the response head, and between two pieces of its body
 	Body     time.Duration // for pieces of a request body
 	Write    time.Duration // for a peer to take what is sent
+	Tunnel   time.Duration // silence after a switch of protocols; 0 is an hour
 	Limits   h1.Limits     // of response heads
+	// Via is what we call ourselves in Via: one token, as no other proxy calls
+	// itself, for a request that has it already goes round in circles.
+	Via string
 }
+
+// interimMax is how many interim responses one request may get.
+const interimMax = 32
 
 // triesMax is how many connections one exchange may take: targets may refuse,
 // and a reused connection may turn out to be dead.
@@ -39,6 +46,7 @@ const transfersKept = 8192
 // Handler answers requests by asking upstreams.
 type Handler struct {
 	config  Config
+	via     [2]string // our field line, by the client's minor version
 	pool    *upstream.Pool
 	buffers relay.Buffers
 	// response is the head being read, of whichever exchange: it is done with
@@ -49,7 +57,15 @@ type Handler struct {
 
 // New makes the handler of one worker.
 func New(cfg Config, pool *upstream.Pool) *Handler {
-	return &Handler{config: cfg, pool: pool, response: h1.Response{Limits: cfg.Limits}}
+	if cfg.Tunnel == 0 {
+		cfg.Tunnel = tunnelIdleDefault
+	}
+	return &Handler{
+		config:   cfg,
+		via:      [2]string{"Via: 1.0 " + cfg.Via + "\r\n", "Via: 1.1 " + cfg.Via + "\r\n"},
+		pool:     pool,
+		response: h1.Response{Limits: cfg.Limits},
+	}
 }
 
 // Handle carries one exchange: request head, connection, bodies, response.
@@ -86,7 +102,9 @@ type transfer struct {
 	trailers  bool   // of the request may be forwarded
 	streaming bool   // the request body follows in a task of its own
 	uplink    relay.Writer
+	hops      int64 // that TRACE or OPTIONS may still make; 0: nobody counts
 	uploadErr error // why the client's body broke off
+	watching  bool  // the upload has ended and watches the client
 	answered  bool  // the response is complete, or has failed: nobody wants the rest of the body
 	uploaded  bool  // all of the body, and its end, went to the upstream
 
@@ -95,7 +113,12 @@ type transfer struct {
 	stale  bool  // the last try found a dead connection: dial the same target
 	tried  []int // targets that did not let us connect
 
-	interim      bool       // a response has begun, if only with an interim one
+	sent     bool // the head went to the upstream
+	interims int  // interim responses
+	// What the request offers to switch to is request[offer:offerEnd]; 0: nothing.
+	offer, offerEnd int
+	switched        bool // the connection is a tunnel
+
 	body         relay.Body // of the response
 	bodyTrailers bool       // of the response may be forwarded
 	reusable     bool       // the upstream keeps the connection open after it
@@ -110,8 +133,9 @@ func (h *Handler) take(x *exchange.Exchange) *transfer {
 		t = &transfer{handler: h}
 	}
 	t.x = x
-	t.tried, t.stale, t.interim = t.tried[:0], false, false
-	t.uploadErr, t.answered, t.uploaded = nil, false, false
+	t.tried, t.stale = t.tried[:0], false
+	t.uploadErr, t.watching, t.answered, t.uploaded = nil, false, false, false
+	t.offer, t.switched = 0, false
 	return t
 }
 
@@ -161,6 +185,7 @@ func (t *transfer) connect() bool {
 // exchange sends the request and relays the response.
 func (t *transfer) exchange() error {
 	c, x, cfg := t.up, t.x, &t.handler.config
+	t.sent, t.interims = false, 0
 	c.SetWriteDeadline(x.Loop.Now().After(cfg.Write))
 	if _, err := c.Write(t.request); err != nil {
 		return err
@@ -168,6 +193,7 @@ func (t *transfer) exchange() error {
 	if err := c.Flush(); err != nil {
 		return err
 	}
+	t.sent = true
 	// Answers to earlier requests of the client do not wait for this one.
 	if err := x.Flush(); err != nil {
 		return clientLost{sendResponse, err}
@@ -179,6 +205,9 @@ func (t *transfer) exchange() error {
 	c.Guard(x.Client)
 	err := t.respond()
 	c.Guard(nil)
+	if err == nil && t.switched {
+		t.tunnel()
+	}
 	return err
 }
 
@@ -193,6 +222,12 @@ func (t *transfer) exchangeUpload() error {
 	t.uplink.Start(c.Conn, x.Framing.Kind == h1.BodyChunked)
 	upload := x.Loop.Go(func() { t.upload(c) })
 	err := t.respond()
+	if t.switched && err == nil {
+		if err = t.endUpload(upload); err == nil {
+			t.tunnel()
+		}
+		return err
+	}
 	// An answer that is complete before the request: the rest of that is not
 	// wanted. An upload that has ended does not mind.
 	broken := t.uploadErr
@@ -217,15 +252,19 @@ func (t *transfer) upload(c *upstream.Conn) {
 	if err == nil && !t.answered {
 		c.SetReadDeadline(x.Loop.Now().After(cfg.Upstream))
 		x.Client.SetReadDeadline(0)
-		if err = x.Client.Fill(); err == nil {
+		t.watching = true
+		err = x.Client.Fill()
+		if t.watching = false; err == nil {
 			return // its next request: no end can be seen behind that
 		}
+	} else if err != nil && t.switched {
+		t.uploadErr = clientLost{readBody, err}
 	}
 	if t.answered {
 		return
 	}
 	t.uploadErr = clientLost{readBody, err}
-	if x.Begun() {
+	if x.Begun() && !t.switched {
 		t.body.Interrupt()
 	}
 	c.SetReadDeadline(loop.Past)
@@ -251,7 +290,7 @@ func (t *transfer) sendBody(c *upstream.Conn) error {
 // respond relays the response. Errors of the client come as clientLost; all
 // others are the upstream's.
 func (t *transfer) respond() error {
-	if err := t.readHead(); err != nil {
+	if err := t.readHead(); err != nil || t.switched {
 		return err
 	}
 	return t.relay()
@@ -274,11 +313,13 @@ func (t *transfer) readHead() error {
 		if resp.Status >= 200 {
 			return t.begin(n)
 		}
-		t.interim = true
-		if resp.Status == 101 {
-			return errUpgraded
+		if t.interims++; t.interims > interimMax {
+			return errInterims
 		}
-		if resp.Status != 100 { // we answer 100 ourselves
+		if resp.Status == 101 {
+			return t.switches(n)
+		}
+		if resp.Status != 100 { // we answer 100 ourselves, when the body is wanted
 			if err := t.x.Informational(resp); err != nil {
 				return clientLost{sendResponse, err}
 			}

@@ -73,7 +73,7 @@ func proxyOn(e *looptest.Env, s setup, targets ...loop.Address) *rig {
 		cfg.Targets = append(cfg.Targets, upstream.Target{Name: fmt.Sprint("u", i), Address: address, Weight: weight})
 	}
 	r.pool = upstream.New(r.Loop, cfg)
-	h := forward.New(forward.Config{Upstream: s.upstream, Body: s.body, Write: s.write}, r.pool)
+	h := forward.New(forward.Config{Upstream: s.upstream, Body: s.body, Write: s.write, Via: "atlas"}, r.pool)
 	s.client.Stats = r.stats
 	r.address = r.Listen(exchange.NewServer(s.client, h))
 	r.Cleanup(r.settled)

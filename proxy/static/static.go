@@ -167,9 +167,14 @@ func (h *Handler) sendOpen(x *exchange.Exchange, file string, f *loop.File, cond
 	if x.SendPrepared(200, e.head, e.tail) != nil {
 		return
 	}
-	if n, err := x.SendFile(f, 0, f.Size); err != nil || n < f.Size {
-		// It has become shorter, or the client takes no more: it must not take
-		// this for all, nor the next response for the rest.
-		x.Abort()
+	// Who does not get all must not take this for all, nor the next response for
+	// the rest.
+	switch n, err := x.SendFile(f, 0, f.Size); {
+	case err != nil:
+		x.Fault(exchange.Fault{Status: exchange.StatusGone, Why: "the client takes no more", Cause: err,
+			Side: exchange.ClientSide, Step: "send response"})
+	case n < f.Size:
+		x.Fault(exchange.Fault{Status: 500, Why: "the file has become shorter",
+			Side: exchange.ProxySide, Step: "send response"})
 	}
 }
