@@ -281,7 +281,9 @@ func (t *transfer) sendBody(c *upstream.Conn) error {
 	if readErr != nil || writeErr != nil {
 		return readErr
 	}
-	if t.uplink.End(trailer(&x.Body, t.trailers)) == nil {
+	section := trailer(&x.Body, t.trailers)
+	countUnderscores(x.Stats, section)
+	if t.uplink.End(section) == nil {
 		t.uploaded = c.Flush() == nil
 	}
 	return nil

@@ -120,8 +120,11 @@ func (t *transfer) loops(r *h1.Request) bool {
 			continue
 		}
 		for l := h1.Items(f.Value); l.Next(); {
-			by := l.Item[max(bytes.IndexAny(l.Item, " \t"), 0):]
-			by = bytes.TrimLeft(by, " \t")
+			space := bytes.IndexAny(l.Item, " \t")
+			if space < 0 {
+				continue // only a protocol
+			}
+			by := bytes.TrimLeft(l.Item[space:], " \t")
 			if end := bytes.IndexAny(by, " \t"); end >= 0 {
 				by = by[:end]
 			}

@@ -24,7 +24,7 @@ const patience = 10 * time.Second
 type setup struct {
 	client                        exchange.Config
 	upstream, body, write         time.Duration
-	connect                       time.Duration
+	connect, tunnel               time.Duration
 	strategy                      balance.Strategy // least_connections, which counts what is in flight
 	weights                       []int            // 1 each
 	receiveBuffers, receiveLength int              // of a ring
@@ -73,7 +73,9 @@ func proxyOn(e *looptest.Env, s setup, targets ...loop.Address) *rig {
 		cfg.Targets = append(cfg.Targets, upstream.Target{Name: fmt.Sprint("u", i), Address: address, Weight: weight})
 	}
 	r.pool = upstream.New(r.Loop, cfg)
-	h := forward.New(forward.Config{Upstream: s.upstream, Body: s.body, Write: s.write, Via: "atlas"}, r.pool)
+	h := forward.New(forward.Config{
+		Upstream: s.upstream, Body: s.body, Write: s.write, Tunnel: s.tunnel, Via: "atlas",
+	}, r.pool)
 	s.client.Stats = r.stats
 	r.address = r.Listen(exchange.NewServer(s.client, h))
 	r.Cleanup(r.settled)

@@ -47,6 +47,8 @@ type Server struct {
 	loads     *upstream.Loads
 	panics    chan panicReport
 	logged    chan struct{}
+	failures  *failures
+	pseudonym string
 
 	// wrap is put around each worker's handler; tests inject faults with it.
 	wrap func(exchange.Handler) exchange.Handler
@@ -75,6 +77,8 @@ func start(cfg *config.Config, log *slog.Logger, wrap func(exchange.Handler) exc
 	s.panics = make(chan panicReport, panicsQueued)
 	s.logged = make(chan struct{})
 	go s.logPanics()
+	s.failures = startFailures(s.log)
+	s.pseudonym = pseudonym()
 	if err := s.startWorkers(); err != nil {
 		s.stop()
 		return nil, errors.Join(err, s.release())
@@ -286,6 +290,7 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 	t, counts := &s.config.Timeouts, s.stats.Worker(i)
 	limits := h1.Limits{HeadBytes: s.config.Limits.HeaderBytes, Fields: s.config.Limits.HeaderFields}
 	var h exchange.Handler
+	var name string
 	if s.config.Listen.Mode == config.Static {
 		h = static.New(static.Config{
 			Dir:        s.dir,
@@ -303,7 +308,14 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 			Loads:    s.loads,
 			Stats:    counts,
 		})
-		h = forward.New(forward.Config{Upstream: t.Upstream, Body: t.Body, Write: t.Write, Limits: limits}, pool)
+		name = s.pseudonym
+		h = forward.New(forward.Config{
+			Upstream: t.Upstream,
+			Body:     t.Body,
+			Write:    t.Write,
+			Limits:   limits,
+			Via:      name,
+		}, pool)
 	}
 	return exchange.NewServer(exchange.Config{
 		Header:  t.Header,
@@ -313,6 +325,8 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 		Limits:  limits,
 		BodyMax: s.config.Limits.BodyBytes,
 		Stats:   counts,
+		Name:    name,
+		Failed:  s.failures.add,
 	}, s.wrap(h))
 }
 
@@ -406,6 +420,7 @@ func (s *Server) stop() {
 	}
 	close(s.panics)
 	<-s.logged
+	s.failures.stop()
 }
 
 // release closes what belongs to the process. No worker runs any more.
