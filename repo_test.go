@@ -76,6 +76,7 @@ var helpers = []string{"proxy/looptest"}
 // what is below; "tests" is every test. The longest prefix of an import counts.
 var doors = map[string][]string{
 	"github.com/HdrHistogram/hdrhistogram-go": {"harness/attack", "results", "compare/..."},
+	"github.com/coder/websocket":              {"tests"},
 	"github.com/fsnotify/fsnotify":            {"proxy/server"},
 	"github.com/iceber/iouring-go":            {"proxy/loop/iouringgo"},
 	"github.com/iceber/iouring-go/syscall":    {"proxy/uring"},

@@ -64,7 +64,8 @@ func (t *transfer) again(err error) bool {
 	isSyntax := errors.As(err, &syntax)
 	switch {
 	case err == loop.ErrPanic: // of the upload; counted where it happened
-		t.fail(exchange.Fault{Status: 500, Why: "this server is broken", Side: exchange.ProxySide, Step: readBody, Cause: err})
+		t.fail(exchange.Fault{Status: 500, Why: "this server is broken", Side: exchange.ProxySide,
+			Step: readBody, Cause: err})
 	case isLost && isSyntax:
 		t.x.Stats.FailClient(stats.BadRequest)
 		t.x.Stats.RefusedRequests[syntax.Reason].Add(1)

@@ -101,9 +101,14 @@ func (t *transfer) endUpload(upload loop.Task) error {
 	if t.watching {
 		t.x.Client.SetReadDeadline(loop.Past)
 	}
-	if err := upload.Join(); err != nil {
-		return err
+	err := t.x.Flush() // the client may have to see the 101 first
+	if joined := upload.Join(); joined != nil {
+		return joined
 	}
+	if err != nil {
+		return clientLost{sendResponse, err}
+	}
+	t.x.Body.End()
 	switch {
 	case t.uploaded:
 		return nil
