@@ -42,12 +42,21 @@ func (t *transfer) failConnect(last error) {
 		return
 	}
 	f.Upstream = t.handler.pool.Name(t.target)
-	if errors.Is(last, loop.ErrDeadline) {
+	switch {
+	case errors.Is(last, loop.ErrStopped):
+		f = stopped(last)
+	case errors.Is(last, loop.ErrDeadline):
 		f.Status, f.Why, f.Error = 504, "no connection to an upstream in time", exchange.ConnectionTimeout
-	} else {
+	default:
 		f.Status, f.Why, f.Error = 502, "no upstream accepts connections", exchange.ConnectionRefused
 	}
 	t.fail(f)
+}
+
+// stopped is what an exchange comes to that the worker's end has cut.
+func stopped(err error) exchange.Fault {
+	return exchange.Fault{Status: 503, Why: "this server is shutting down", Side: exchange.ProxySide,
+		Step: "wait", Cause: err}
 }
 
 // again decides what an exchange's error means: another try, an answer that
@@ -74,8 +83,7 @@ func (t *transfer) again(err error) bool {
 			Side: exchange.ClientSide, Step: lost.step, Cause: err,
 		})
 	case errors.Is(err, loop.ErrStopped):
-		t.fail(exchange.Fault{Status: 503, Why: "this server is shutting down", Side: exchange.ProxySide,
-			Step: "wait", Cause: err})
+		t.fail(stopped(err))
 	case isLost, err == loop.ErrGuard:
 		t.failClient(err, lost)
 	case t.up.Reused && t.repeatable() && !isSyntax && !ours(err):

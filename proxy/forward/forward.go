@@ -321,7 +321,10 @@ func (t *transfer) readHead() error {
 		if resp.Status == 101 {
 			return t.switches(n)
 		}
-		if resp.Status != 100 { // we answer 100 ourselves, when the body is wanted
+		// 100 is answered by ourselves when the body is asked for, which may be
+		// before the upstream asks: a client that was told to go on too early
+		// sends a body that is refused, no worse than one that does not wait.
+		if resp.Status != 100 {
 			if err := t.x.Informational(resp); err != nil {
 				return clientLost{sendResponse, err}
 			}

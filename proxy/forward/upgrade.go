@@ -122,6 +122,7 @@ func (t *transfer) endUpload(upload loop.Task) error {
 // breaks it off is between the two; we only count it.
 func (t *transfer) tunnel() {
 	x := t.x
+	t.request = nil // a tunnel may be silent for an hour, and there may be many
 	ending := relay.Tunnel([2]loop.Conn{x.Client, t.up.Conn}, &t.handler.buffers,
 		relay.Silence{Idle: t.handler.config.Tunnel, Grace: tunnelGrace})
 	if ending.Err == nil {

@@ -1,5 +1,5 @@
-// Package relay moves message bodies between two connections of a worker with
-// bounded memory.
+// Package relay moves message bodies, and what is no HTTP any more, between two
+// connections of a worker with bounded memory.
 //
 // It decides nothing about messages: not their heads, not who may talk to whom,
 // not what a failure means for a connection. Read and write failures come back
