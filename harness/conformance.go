@@ -123,34 +123,41 @@ func parseConformance(stderr io.Writer, args []string) (*conformanceOptions, err
 	return o, o.choose(stderr, *names)
 }
 
-// choose finds the subjects that were named, all of which must be there, or
-// the usual ones as far as this machine has them. CI promises all.
-func (o *conformanceOptions) choose(stderr io.Writer, names string) (err error) {
-	usual := names == ""
-	chosen := strings.Split(strings.ReplaceAll(names, " ", ""), ",")
-	if usual {
-		chosen = append([]string{}, proxies...)
-		if uring := host.IOURing(); uring != "available" {
-			fmt.Fprintf(stderr, "note: Atlas runs on netpoll: io_uring is %s\n", uring)
-			chosen[0] = "atlas-netpoll"
-		}
+// choose finds the subjects that were named, or the usual ones.
+func (o *conformanceOptions) choose(stderr io.Writer, names string) error {
+	chosen, all := proxies, names != "" || os.Getenv("CI") != "" // CI promises the usual ones
+	if names != "" {
+		chosen = strings.Split(strings.ReplaceAll(names, " ", ""), ",")
+	} else if uring := host.IOURing(); uring != "available" {
+		fmt.Fprintf(stderr, "note: Atlas runs on netpoll: io_uring is %s\n", uring)
+		chosen = append([]string{"atlas-netpoll"}, proxies[1:]...)
 	}
-	all, err := subject.Named(chosen)
+	subjects, err := subject.Named(chosen)
 	if err != nil {
 		return err
 	}
-	for _, s := range all {
-		missing := s.Missing(o.programs)
+	missing := func(s subject.Subject) error { return s.Missing(o.programs) }
+	o.subjects, err = present(stderr, subjects, missing, all)
+	return err
+}
+
+// present returns the subjects that this machine has, and names the others.
+// Atlas must be there, and where all is set everybody.
+func present(
+	stderr io.Writer, subjects []subject.Subject, missing func(subject.Subject) error, all bool,
+) (there []subject.Subject, err error) {
+	for _, s := range subjects {
+		err := missing(s)
 		switch {
-		case missing == nil:
-			o.subjects = append(o.subjects, s)
-		case usual && os.Getenv("CI") == "" && !ours(s):
-			fmt.Fprintf(stderr, "note: %s is left out: %v\n", proxyName(s), missing)
+		case err == nil:
+			there = append(there, s)
+		case all || ours(s):
+			return nil, fmt.Errorf("subject %s: %w", s.Name, err)
 		default:
-			return fmt.Errorf("subject %s: %w", s.Name, missing)
+			fmt.Fprintf(stderr, "note: %s is left out: %v\n", proxyName(s), err)
 		}
 	}
-	return nil
+	return there, nil
 }
 
 // ours says that a subject is Atlas, which has to keep the corpus.

@@ -57,8 +57,8 @@ var titles = map[corpus.Kind]string{
 }
 
 const legend = `Each case of the [corpus](%s/README.md) goes through the proxy byte for byte, on a connection
-of its own, to an origin that keeps every byte it gets. This page is the output of the lab's verb *conformance*: make conformance
-prints it for the programs that are installed, make conformance DOCS=1 rewrites it.
+of its own, to an origin that keeps every byte it gets. ` + "`make conformance`" + ` prints this page for the programs
+that are installed, ` + "`make conformance DOCS=1`" + ` rewrites it.
 
 - A number is the status of the proxy's own refusal. What an upstream must not send is 502 for the client.
 - *forwards*: the whole request reached the origin, or the whole response the client. *waits*: no answer within %v.
