@@ -1,8 +1,9 @@
 // Harness is the measuring half of the lab: it starts servers one at a time,
 // loads them in interleaved rounds and writes results in Go benchmark format.
 // It refuses to judge (compare does), to store a sample with errors in it, and
-// to leave anything running. Everything happens on the main goroutine but the
-// load itself.
+// to leave anything running. It also sends the corpus of HTTP/1 rules through
+// them, and says what becomes of it. Everything happens on the main goroutine
+// but the load itself, and the corpus's conversations.
 package main
 
 import (

@@ -66,7 +66,10 @@ func (p Proxy) Check(ctx context.Context, rules []*corpus.Rule) ([]Outcome, erro
 	}
 	close(work)
 	group.Wait()
-	return outcomes, firstCause(failed)
+	if err := firstCause(failed); err != nil {
+		return nil, err
+	}
+	return outcomes, ctx.Err()
 }
 
 // firstCause returns the error that is not the consequence of another.
