@@ -61,6 +61,7 @@ type pollConn struct {
 	// one may be earlier, and is then found to have fired too soon.
 	readDeadline, readArmed   Instant
 	writeDeadline, writeArmed Instant
+	progress                  progress // of the peer, behind the write deadline
 
 	client  *pollConn     // whose end interrupts waits on this connection
 	guards  []*pollConn   // the reverse
@@ -317,6 +318,9 @@ func (c *pollConn) SetReadDeadline(at Instant) {
 
 func (c *pollConn) SetWriteDeadline(at Instant) {
 	c.writeDeadline = at
+	if c.loop.config.RateMin > 0 {
+		c.progress.restart(at, now())
+	}
 	if at != 0 && (c.writeArmed == 0 || at < c.writeArmed) {
 		c.setWrite(at)
 	}
