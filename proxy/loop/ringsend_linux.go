@@ -384,13 +384,13 @@ func (c *ringConn) sendFileReady() error {
 	return nil
 }
 
-// awaitRoom waits until the socket takes more, or sending may not go on.
+// awaitRoom waits until the socket takes more, or sendFileReady has to be asked.
 func (c *ringConn) awaitRoom() {
 	c.polling = true
 	c.ops++
 	c.loop.ring.Poll(c.fd, unix.POLLOUT, c.userData(opPoll))
 	for cut := false; c.polling; {
-		if !cut && c.cutSend() != nil {
+		if !cut && c.cut(c.writeDeadline) != nil {
 			cut = true
 			c.cancel(opPoll)
 		}

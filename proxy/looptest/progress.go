@@ -204,9 +204,9 @@ func slowUpstream(e *Env) {
 	cfg.RateMin = 1
 	e.restart(cfg)
 	peer, up := e.peers()
-	go func() { _, _ = drip(peer, patience/2) }()
+	go func() { _, _ = drip(peer, 2*patience) }() // longer than the test waits
 	e.Task(func() {
-		up.SetWriteDeadline(e.Loop.Now().After(50 * time.Millisecond))
+		up.SetWriteDeadline(e.Loop.Now().After(slowDeadline))
 		_, err := up.Write(make([]byte, 64<<20))
 		assert.Equal(e, loop.ErrDeadline, err)
 		up.Reset()
