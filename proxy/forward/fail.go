@@ -85,6 +85,9 @@ func (t *transfer) again(err error) bool {
 	case isLost && lost.step == readBody && lost.err == loop.ErrDeadline:
 		x.Stats.FailClient(stats.RequestTimeout)
 		t.fail(408, "the request body took too long")
+	case isLost && lost.err == relay.ErrTooSlow:
+		x.Stats.FailClient(stats.RequestTimeout)
+		t.fail(408, "the request body comes too slowly")
 	case isLost, err == loop.ErrGuard, err == loop.ErrStopped:
 		x.Stats.FailClient(stats.ClientReset)
 		x.Abort()

@@ -30,7 +30,15 @@ type Config struct {
 	Limits   h1.Limits     // of response heads
 	Retries  int           // further tries of an exchange, at other targets
 	Route    Route
+	// RateMin is how many bytes of a request body a second a client has to
+	// send, while it is waited for; 0 is any. RateGrace is how long it is waited
+	// for before that counts; 0 is rateGrace.
+	RateMin   int64
+	RateGrace time.Duration
 }
+
+// rateGrace forgives a connection that starts slowly.
+const rateGrace = 10 * time.Second
 
 // transfersKept bounds the free list: exchanges that can wait at once without
 // allocating. One holds 500 bytes and its request.
@@ -49,6 +57,9 @@ type Handler struct {
 
 // New makes the handler of one worker.
 func New(cfg Config, pool *upstream.Pool) *Handler {
+	if cfg.RateGrace == 0 {
+		cfg.RateGrace = rateGrace
+	}
 	return &Handler{config: cfg, pool: pool, response: h1.Response{Limits: cfg.Limits}}
 }
 
@@ -267,6 +278,7 @@ func (t *transfer) sendBody(c *upstream.Conn) error {
 	x, cfg := t.x, &t.handler.config
 	buffer := t.handler.buffers.Take()
 	defer t.handler.buffers.Put(buffer)
+	x.Body.Demand(cfg.RateMin, cfg.RateGrace)
 	readErr, writeErr := relay.Copy(&t.uplink, &x.Body, buffer, cfg.Body, cfg.Write)
 	if readErr != nil || writeErr != nil {
 		return readErr

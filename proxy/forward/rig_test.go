@@ -25,6 +25,8 @@ type setup struct {
 	client                        exchange.Config
 	upstream, body, write         time.Duration
 	connect                       time.Duration
+	rateMin                       int64
+	rateGrace                     time.Duration
 	strategy                      balance.Strategy // least_connections, which counts what is in flight
 	weights                       []int            // 1 each
 	options                       upstream.Options // what else the group is told
@@ -73,6 +75,7 @@ func proxyOn(e *looptest.Env, s setup, targets ...loop.Address) *rig {
 	s.route.Strategy = s.strategy
 	h := forward.New(forward.Config{
 		Upstream: s.upstream, Body: s.body, Write: s.write, Retries: max(s.retries, 0), Route: s.route,
+		RateMin: s.rateMin, RateGrace: s.rateGrace,
 	}, r.pool)
 	s.client.Stats = r.stats
 	r.address = r.Listen(exchange.NewServer(s.client, h))
