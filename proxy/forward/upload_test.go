@@ -255,8 +255,9 @@ func TestUploadRate(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		piece  int // bytes at a time
+		more   int // bytes that never come
 		status int
-	}{{"drops", 1, 408}, {"steady", 2000, 200}} {
+	}{{"drops", 1, 1, 408}, {"steady", 2000, 0, 200}} {
 		t.Run(row.name, func(t *testing.T) {
 			const pieces = 30
 			closed := make(chan struct{})
@@ -272,7 +273,8 @@ func TestUploadRate(t *testing.T) {
 			s := setup{rateMin: 1000, rateGrace: 100 * time.Millisecond}
 			engines(t, s, script, func(t *testing.T, r *rig) {
 				c := r.Client(r.address)
-				c.Send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", pieces*row.piece))
+				length := pieces*row.piece + row.more
+				c.Send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", length))
 				for range pieces {
 					if _, err := c.Write(make([]byte, row.piece)); err != nil {
 						break // it was told

@@ -108,7 +108,9 @@ func (e *Env) slowly(address string, f func(how byte, c *net.TCPConn)) {
 		e.write(c, string(how))
 		clients.Go(func() { f(how, c) })
 	}
-	e.eventually("all to be accepted", func() bool { return e.Loop.Counters().Accepted.Load() == uint64(len(slowSends)) })
+	e.eventually("all to be accepted", func() bool {
+		return e.Loop.Counters().Accepted.Load() == uint64(len(slowSends))
+	})
 	wait(e, "clients", clients.Wait)
 }
 
