@@ -317,7 +317,7 @@ func TestCheckMisses(t *testing.T) {
 	}{
 		"refused":  {loop.Address{AddrPort: netip.MustParseAddrPort(ln.Addr().String())}, "connection refused"},
 		"silent":   {e.Script(silent).Address, "deadline exceeded"},
-		"nonsense": {e.Script(func(p *looptest.Peer, _ int) { p.Send("SSH-2.0\r\n"); p.Gone() }).Address, "malformed"},
+		"nonsense": {e.Script(func(p *looptest.Peer, _ int) { p.Head(); p.Send("SSH-2.0\r\n"); p.Gone() }).Address, "malformed"},
 		"status":   {e.Script(looptest.Answers("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")).Address, "status 404"},
 	} {
 		t.Run(name, func(t *testing.T) {
