@@ -165,6 +165,7 @@ func (s *Server) startLoop(i, cpu int) error {
 	worker, err := loop.Start(loop.Config{
 		Engine:   s.engine,
 		CPU:      cpu,
+		RateMin:  s.config.Limits.RateMin,
 		Panicked: func(value any, stack []byte) { s.panicked(i, value, stack) },
 	})
 	if err != nil {
@@ -272,6 +273,7 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 			Body:     t.Body,
 			Write:    t.Write,
 			Limits:   limits,
+			RateMin:  s.config.Limits.RateMin,
 			Retries:  s.config.Routing.Retries,
 			Route:    route(&s.config.Routing),
 		}, pool)
