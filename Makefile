@@ -106,6 +106,10 @@ cross: ## build and vet the proxy for the systems and processors that are not th
 bench: setup build ## the lab, quick; FULL=1 for the long form, SCENARIO='static-*' for a part
 	bin/harness run $(if $(FULL),-full) $(if $(SCENARIO),-scenario '$(SCENARIO)')
 
+.PHONY: conformance
+conformance: setup build ## the corpus of HTTP/1 rules through Atlas, nginx and HAProxy; DOCS=1 rewrites docs/conformance.md
+	bin/harness conformance $(if $(DOCS),-o docs/conformance.md)
+
 .PHONY: ci
 ci: ## exactly what CI runs
 	./.ci/run

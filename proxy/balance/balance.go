@@ -32,15 +32,8 @@ const (
 	PeakEWMA         Strategy = "peak_ewma"
 )
 
-// Strategies lists the strategies that a configuration may name, the default
-// first. It is shorter than AllStrategies by those that package upstream does
-// not feed yet: chosen, they would work without what they are for.
+// Strategies lists every strategy, the default first.
 func Strategies() []Strategy {
-	return []Strategy{RoundRobin, Random, LeastConnections}
-}
-
-// AllStrategies lists every strategy a Picker knows.
-func AllStrategies() []Strategy {
 	return []Strategy{RoundRobin, Random, LeastConnections, P2C, IPHash, Hash, PeakEWMA}
 }
 
@@ -130,7 +123,7 @@ func New(cfg Config, ups []Upstream) *Picker {
 		weights:   make([]int64, len(ups)),
 	}
 	p.rng.Seed(cfg.Seed, uint64(cfg.Worker))
-	invariant.That(slices.Contains(AllStrategies(), cfg.Strategy), "a strategy that config let through")
+	invariant.That(slices.Contains(Strategies(), cfg.Strategy), "a strategy that config let through")
 
 	p.advance(ups, cfg.Worker)
 	needs := cfg.Strategy.Needs()

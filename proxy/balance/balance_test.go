@@ -160,7 +160,7 @@ func TestLeastConnectionsFollowsSpeed(t *testing.T) {
 func TestFollowsWeight(t *testing.T) {
 	ups := up(1, 0, 3, 6)
 	const picks = 100_000
-	for _, strategy := range AllStrategies() {
+	for _, strategy := range Strategies() {
 		p := NewPicker(strategy, ups, 0, 42)
 		counts := make([]int, len(ups))
 		keys(picks, func(key uint64) { counts[p.PickFor(Request{Key: key}, ups, nil)]++ })
@@ -206,7 +206,7 @@ func whatever(rng *rand.Rand, ups []Upstream) (req Request, tried []int) {
 // and was not tried, and None means that there is no such one.
 func TestPickIsEligible(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, strategy := range AllStrategies() {
+	for _, strategy := range Strategies() {
 		for _, slowStart := range []time.Duration{0, 1000} {
 			ups := up(0, 1, 2, 3, 0, 1, 2, 3, 1000)
 			p := New(Config{Strategy: strategy, Worker: 3, Seed: 1, SlowStart: slowStart}, ups)
@@ -241,7 +241,7 @@ func TestPickIsEligible(t *testing.T) {
 
 // What a strategy does not need changes no pick of it, and what it needs does.
 func TestNeeds(t *testing.T) {
-	for _, strategy := range AllStrategies() {
+	for _, strategy := range Strategies() {
 		for name, change := range map[string]struct {
 			needed bool
 			apply  func(*Picker, *Request, []Upstream, *rand.Rand)
@@ -275,7 +275,7 @@ func TestNeeds(t *testing.T) {
 }
 
 func TestAllocsPick(t *testing.T) {
-	for _, strategy := range AllStrategies() {
+	for _, strategy := range Strategies() {
 		ups := up(1, 2, 3, 4, 5, 6, 7, 8)
 		p := NewPicker(strategy, ups, 0, 1)
 		assert.Zero(t, testing.AllocsPerRun(100, func() {
@@ -288,7 +288,7 @@ func TestAllocsPick(t *testing.T) {
 }
 
 func BenchmarkPick(b *testing.B) {
-	for _, strategy := range AllStrategies() {
+	for _, strategy := range Strategies() {
 		for _, n := range []int{2, 8, 64} {
 			b.Run(fmt.Sprintf("strategy=%s/upstreams=%d", strategy, n), func(b *testing.B) {
 				ups := equal(n)

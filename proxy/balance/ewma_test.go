@@ -119,7 +119,7 @@ func TestPeakEWMAForgives(t *testing.T) {
 
 // Only PeakEWMA listens.
 func TestObserveElsewhere(t *testing.T) {
-	for _, strategy := range AllStrategies() {
+	for _, strategy := range Strategies() {
 		p := NewPicker(strategy, equal(2), 0, 1)
 		p.Observe(1, 5, 7)
 		assert.Equal(t, strategy == PeakEWMA, p.latencies != nil, strategy)

@@ -71,7 +71,7 @@ func TestStickEverywhere(t *testing.T) {
 	ups := up(1, 2, 3)
 	cookie := ups[0].ID.Append(nil)
 	slices.Reverse(ups)
-	for _, strategy := range AllStrategies() {
+	for _, strategy := range Strategies() {
 		p := NewPicker(strategy, ups, 1, 1)
 		keys(100, func(key uint64) {
 			assert.Equal(t, 2, p.PickFor(Request{Key: key, Stick: ParseID(cookie)}, ups, nil), strategy)

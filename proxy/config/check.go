@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"atlas/proxy/balance"
 )
 
 // checkAll looks at what one key alone cannot tell: what is missing, and what
@@ -15,10 +17,13 @@ func (r *reader) checkAll() {
 		r.checkTable("listen.tls", "listen.tls")
 	}
 	for i := range r.config.Upstreams {
-		r.checkTable(repeated, fmt.Sprintf("%s[%d]", repeated, i))
+		instance := fmt.Sprintf("%s[%d]", repeated, i)
+		r.checkTable(repeated, instance)
+		r.checkPort(&r.config.Upstreams[i], instance)
 	}
 	r.checkNames()
-	if !slices.ContainsFunc(r.errs, func(e Error) bool { return e.Key == "listen.mode" }) {
+	r.checkRouting()
+	if !r.failed("listen.mode") {
 		r.checkMode()
 	}
 	for i := range r.config.Upstreams {
@@ -42,6 +47,44 @@ func (r *reader) checkTable(table, instance string) {
 				fmt.Sprintf("%s has no `%s`", brackets(table), k.Name()), "add " + k.example()})
 		}
 	}
+}
+
+// checkPort wants a port of every upstream but a Unix socket, which has none.
+func (r *reader) checkPort(u *Upstream, instance string) {
+	at, set := r.seen[instance+".port"]
+	unix := strings.HasPrefix(u.Address, unixPrefix)
+	switch {
+	case unix && set:
+		r.fail(at, instance+".port", fault{"a Unix socket has no port", "leave the key out"})
+	case !unix && !set:
+		r.fail(r.seen[instance], instance+".port", fault{
+			fmt.Sprintf("%s has no `port`", brackets(repeated)), "add port = 8080"})
+	}
+}
+
+// weightedRoundRobin is what others call our round robin, which has weights.
+const weightedRoundRobin = "weighted_round_robin"
+
+// checkRouting holds the strategy and what it goes by together.
+func (r *reader) checkRouting() {
+	routing := &r.config.Routing
+	if routing.Strategy == weightedRoundRobin {
+		routing.Strategy = balance.RoundRobin
+	}
+	at, set := r.seen["routing.hash"]
+	switch hashes := routing.Strategy == balance.Hash; {
+	case hashes && !set:
+		r.fail(r.seen["routing.strategy"], "routing.hash", fault{
+			`strategy "hash" needs what to go by`, `add hash = "header=NAME", "cookie=NAME" or "path"`})
+	case !hashes && set && !r.failed("routing.strategy") && !r.failed("routing.hash"):
+		r.fail(at, "routing.hash", fault{
+			fmt.Sprintf("strategy %q goes by no `hash`", routing.Strategy), `write strategy = "hash", or leave it out`})
+	}
+}
+
+// failed reports that a key has a problem already.
+func (r *reader) failed(key string) bool {
+	return slices.ContainsFunc(r.errs, func(e Error) bool { return e.Key == key })
 }
 
 func (r *reader) checkNames() {
@@ -114,6 +157,82 @@ func (r *reader) unused() []Warning {
 	return warnings
 }
 
+// checkUpstreamAddress accepts what checkAddress does, and a Unix socket.
+func checkUpstreamAddress(text string) *fault {
+	path, unix := strings.CutPrefix(text, unixPrefix)
+	switch {
+	case !unix && strings.HasPrefix(text, "/"):
+		return &fault{fmt.Sprintf("%s is a path", quoted(text)), `write "unix:" in front of the path of a Unix socket`}
+	case !unix:
+		return checkAddress(text)
+	case !strings.HasPrefix(path, "/"):
+		return &fault{"the path of a Unix socket is absolute", `write one such as "unix:/run/app.sock"`}
+	case len(path) > unixPathMax:
+		return &fault{
+			fmt.Sprintf("the path of a Unix socket has at most %d bytes", unixPathMax), "choose a shorter one"}
+	}
+	return nil
+}
+
+// unixPathMax is what struct sockaddr_un holds beside its final zero byte.
+const unixPathMax = 107
+
+// checkHash accepts what HashOf splits.
+func checkHash(text string) *fault {
+	of, name, named := strings.Cut(text, "=")
+	switch {
+	case text == HashPath, (of == HashHeader || of == HashCookie) && token(name):
+		return nil
+	case (of == HashHeader || of == HashCookie) && named:
+		return &fault{fmt.Sprintf("%s is no name of a %s", quoted(name), of), `write one such as "header=X-User"`}
+	}
+	return &fault{fmt.Sprintf("%s is nothing to go by", quoted(text)),
+		`write "header=NAME", "cookie=NAME" or "path"`}
+}
+
+// checkCookie accepts the name of a cookie (RFC 6265 section 4.1.1).
+func checkCookie(text string) *fault {
+	if !token(text) {
+		return &fault{fmt.Sprintf("%s is no name of a cookie", quoted(text)), `write one such as "atlas"`}
+	}
+	return nil
+}
+
+// token reports that text can be the name of a field or a cookie (RFC 9110
+// section 5.6.2).
+func token(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(c rune) bool {
+		return c <= ' ' || c >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c)
+	})
+}
+
+// checkTarget accepts the path, and query, of a request.
+func checkTarget(text string) *fault {
+	never := func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' }
+	if !strings.HasPrefix(text, "/") || strings.ContainsFunc(text, never) {
+		return &fault{fmt.Sprintf("%s is no path to ask for", quoted(text)), `write one such as "/healthz"`}
+	}
+	return nil
+}
+
+// parsePrefix reads a network, or an address, which is a network of one.
+func parsePrefix(text string) (netip.Prefix, *fault) {
+	if address, err := netip.ParseAddr(unbracket(text)); err == nil && address.Zone() == "" {
+		address = address.Unmap()
+		return netip.PrefixFrom(address, address.BitLen()), nil
+	}
+	network, err := netip.ParsePrefix(text)
+	if err != nil {
+		return network, &fault{fmt.Sprintf("%s is neither an address nor a network", quoted(text)),
+			`write one such as "10.0.0.0/8" or "192.0.2.1"`}
+	}
+	if network != network.Masked() {
+		return network, &fault{fmt.Sprintf("%s has bits beyond its length", quoted(text)),
+			fmt.Sprintf("did you mean %q?", network.Masked())}
+	}
+	return network, nil
+}
+
 // checkAddress accepts an IP address, in brackets or not, or a host name.
 func checkAddress(text string) *fault {
 	if _, err := netip.ParseAddr(unbracket(text)); err == nil {
@@ -126,8 +245,9 @@ func checkAddress(text string) *fault {
 		return &fault{`"*" is no address`, `write "0.0.0.0" for IPv4 or "[::]" for IPv6 and IPv4`}
 	case strings.Contains(text, "://"):
 		return &fault{fmt.Sprintf("%s is a URL", quoted(text)), "write the host alone; the port has a key of its own"}
-	case strings.HasPrefix(text, "unix:"), strings.HasPrefix(text, "/"):
-		return &fault{"unix sockets are not supported", `write an IP address or a host name, such as "127.0.0.1"`}
+	case strings.HasPrefix(text, unixPrefix), strings.HasPrefix(text, "/"):
+		return &fault{"listening on a Unix socket is not built yet",
+			`write an IP address or a host name, such as "127.0.0.1"`}
 	}
 	if _, err := netip.ParseAddrPort(text); err == nil || hostPort(text) {
 		return &fault{fmt.Sprintf("%s has a port in it", quoted(text)), "write the port as the key `port`"}

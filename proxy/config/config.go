@@ -6,6 +6,8 @@
 package config
 
 import (
+	"net/netip"
+	"strings"
 	"time"
 
 	"atlas/proxy/balance"
@@ -64,14 +66,59 @@ type TLS struct {
 // Upstream is one [[upstreams]] table.
 type Upstream struct {
 	Name    string // unique in the file
-	Address string // IP address without brackets, or host name
-	Port    int
-	Weight  int // share of the requests; 0: no new ones
+	Address string // IP address without brackets, host name, or "unix:" and a path
+	Port    int    // 0 with a Unix socket
+	Weight  int    // share of the requests; 0: no new ones
+
+	MaxConnections int // exchanges at once at each of its addresses; 0: no bound
+	MinIdle        int // connections that each worker keeps ready
+	HealthCheck    *HealthCheck
+}
+
+// UnixPath is the path of the Unix socket that an address names, or "".
+func UnixPath(address string) string {
+	path, unix := strings.CutPrefix(address, unixPrefix)
+	if !unix {
+		return ""
+	}
+	return path
+}
+
+const unixPrefix = "unix:"
+
+// HealthCheck is the [upstreams.health_check] table of an upstream that has one.
+type HealthCheck struct {
+	Path     string
+	Interval time.Duration
+	Timeout  time.Duration
+	Fall     int // failures in a row until it is down
+	Rise     int // successes in a row until it is up again
 }
 
 // Routing is the [routing] table.
 type Routing struct {
-	Strategy balance.Strategy
+	Strategy       balance.Strategy
+	Hash           string // of strategy "hash": see HashOf
+	Sticky         string // name of the cookie that keeps a client at its upstream; empty: none
+	Retries        int    // further tries of a request that may be repeated
+	RetryBudget    int    // percent of the requests that may be further tries
+	SlowStart      time.Duration
+	Queue          int // requests that may wait for an upstream with max_connections
+	TrustedProxies []netip.Prefix
+}
+
+// What a hash may go by, in front of "=" and the name of a field or a cookie.
+const (
+	HashHeader = "header"
+	HashCookie = "cookie"
+	HashPath   = "path" // no name follows
+)
+
+// HashOf splits `hash`: what the key of a request is, and the name of that field
+// or cookie.
+func (r *Routing) HashOf() (of, name string) {
+	of, name, _ = strings.Cut(r.Hash, "=")
+	return of, name
 }
 
 // StaticFiles is the [static_files] table.
@@ -89,6 +136,8 @@ type Timeouts struct {
 	Idle     time.Duration
 	Connect  time.Duration
 	Upstream time.Duration
+	Queue    time.Duration
+	Tunnel   time.Duration
 	Drain    time.Duration
 }
 
@@ -97,4 +146,5 @@ type Limits struct {
 	HeaderBytes  int
 	HeaderFields int
 	BodyBytes    int64 // 0: unlimited
+	RateMin      int64 // bytes a second from and to a client; 0: none
 }

@@ -20,6 +20,7 @@ type literal struct {
 	kind unstable.Kind
 	text string // decoded, for a string; as written, for other scalars
 	at   span
+	list []literal // of an array
 }
 
 // node is one thing the file says: a table header, or a key with its value.
@@ -108,8 +109,25 @@ func (d *document) readValue(table string, e *unstable.Node) {
 			d.readInline(path, name, at, it.Node(), true)
 		}
 	default:
+		if v.Kind == unstable.Array {
+			value.list = d.readList(v, value.at)
+		}
 		d.nodes = append(d.nodes, node{path: path, name: name, key: at, value: value})
 	}
+}
+
+// readList reads the members of an array, each with its place where the syntax
+// tree has one.
+func (d *document) readList(array *unstable.Node, whole span) (list []literal) {
+	for it := array.Children(); it.Next(); {
+		n := it.Node()
+		member := literal{kind: n.Kind, text: string(n.Data), at: whole}
+		if n.Raw.Length > 0 {
+			member.at = span{int(n.Raw.Offset), int(n.Raw.Offset + n.Raw.Length)}
+		}
+		list = append(list, member)
+	}
+	return list
 }
 
 func (d *document) readInline(path, name string, at span, table *unstable.Node, array bool) {

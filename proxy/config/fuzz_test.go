@@ -81,8 +81,18 @@ func checkConfig(t *testing.T, c *Config) {
 		(c.Listen.Mode == Static && c.StaticFiles.Root != "" || len(c.Upstreams) > 0)
 	names := make(map[string]bool)
 	for _, u := range c.Upstreams {
-		ok = ok && u.Port > 0 && u.Port <= 65535 && u.Address != "" && u.Name != "" && !names[u.Name]
+		port := u.Port > 0 && u.Port <= 65535
+		if UnixPath(u.Address) != "" {
+			port = u.Port == 0
+		}
+		if u.HealthCheck != nil {
+			ok = ok && u.HealthCheck.Path[0] == '/' && u.HealthCheck.Interval >= timeoutMin && u.HealthCheck.Fall > 0
+		}
+		ok = ok && port && u.Address != "" && u.Name != "" && !names[u.Name]
 		names[u.Name] = true
+	}
+	if of, name := c.Routing.HashOf(); c.Routing.Strategy == balance.Hash {
+		ok = ok && (of == HashPath) == (name == "") && slices.Contains([]string{HashPath, HashHeader, HashCookie}, of)
 	}
 	if !ok {
 		t.Fatalf("a config that should not be: %+v", c)

@@ -19,6 +19,7 @@ const (
 	Duration Type = "duration" // a string such as "10s"
 	Bytes    Type = "bytes"    // an integer, or a string such as "64MiB"
 	Enum     Type = "enum"     // a string out of Values
+	List     Type = "list"     // an array of strings
 )
 
 // Key is one row of the reference: all that is known of one key.
@@ -43,8 +44,12 @@ func (k *Key) Table() string { return k.Path[:strings.LastIndexByte(k.Path, '.')
 // Name is the key without its table.
 func (k *Key) Name() string { return k.Path[strings.LastIndexByte(k.Path, '.')+1:] }
 
-// repeated names the table that is written with two brackets.
-const repeated = "upstreams"
+// repeated names the table that is written with two brackets. Each may have one
+// checked below it.
+const (
+	repeated = "upstreams"
+	checked  = repeated + ".health_check"
+)
 
 // Limits of values; where no other limit is known they keep sums from
 // overflowing and catch a wrong unit.
@@ -53,6 +58,11 @@ const (
 	backlogMax   = 65535 // the kernel cuts it down to net.core.somaxconn
 	upstreamsMax = 1024
 	weightMax    = 1000
+	connsMax     = 1 << 20
+	idleMax      = 256 // as many as a worker keeps at all
+	queueMax     = 1 << 20
+	retriesMax   = 10
+	countMax     = 100
 	fieldsMax    = 1000
 	headMin      = 1 << 10
 	headMax      = 1 << 20
@@ -65,6 +75,8 @@ func Keys() []Key {
 	var keys []Key
 	keys = append(keys, listenKeys()...)
 	keys = append(keys, upstreamKeys()...)
+	keys = append(keys, healthKeys()...)
+	keys = append(keys, routingKeys()...)
 	keys = append(keys, staticKeys()...)
 	keys = append(keys, timeoutKeys()...)
 	return append(keys, limitKeys()...)
@@ -111,19 +123,79 @@ func upstreamKeys() []Key {
 		{Path: "upstreams.name", Type: String, Required: true, Modes: proxied, check: checkName,
 			field: func(c *Config) any { return &lastUpstream(c).Name },
 			Doc:   "Name in logs and metrics, different for each upstream."},
-		{Path: "upstreams.address", Type: String, Required: true, Modes: proxied, check: checkAddress,
+		{Path: "upstreams.address", Type: String, Required: true, Modes: proxied, check: checkUpstreamAddress,
 			field: func(c *Config) any { return &lastUpstream(c).Address },
-			Doc:   "IP address or host name of the upstream."},
-		{Path: "upstreams.port", Type: Integer, Required: true, Min: 1, Max: 65535, Modes: proxied,
+			Doc:   "IP address, host name (all its addresses, looked up again every 30 s), or \"unix:/path\"."},
+		{Path: "upstreams.port", Type: Integer, Min: 1, Max: 65535, Modes: proxied,
 			field: func(c *Config) any { return &lastUpstream(c).Port },
-			Doc:   "TCP port of the upstream."},
+			Doc:   "TCP port of the upstream; required but with a Unix socket."},
 		{Path: "upstreams.weight", Type: Integer, Default: "1", Max: weightMax, Modes: proxied,
 			field: func(c *Config) any { return &lastUpstream(c).Weight },
 			Doc:   "Share of the requests relative to the other upstreams; 0 sends no new ones."},
-		{Path: "routing.strategy", Type: Enum, Default: `"round_robin"`, Modes: proxied,
-			Values: names(balance.Strategies()...),
+		{Path: "upstreams.max_connections", Type: Integer, Default: "0", Max: connsMax, Modes: []Mode{HTTP},
+			field: func(c *Config) any { return &lastUpstream(c).MaxConnections },
+			Doc:   "Requests at once at each address of the upstream, others wait; 0 sets no limit."},
+		{Path: "upstreams.min_idle", Type: Integer, Default: "0", Max: idleMax, Modes: []Mode{HTTP},
+			field: func(c *Config) any { return &lastUpstream(c).MinIdle },
+			Doc:   "Idle connections that each worker keeps ready at each address of the upstream."},
+	}
+}
+
+func healthKeys() []Key {
+	keys := []Key{
+		{Path: checked + ".path", Type: String, Default: `"/"`, check: checkTarget,
+			field: func(c *Config) any { return &healthOf(c).Path },
+			Doc:   "Path to ask for with GET; a status of 200 to 399 is healthy."},
+		{Path: checked + ".interval", Type: Duration, Default: `"10s"`,
+			field: func(c *Config) any { return &healthOf(c).Interval },
+			Doc:   "Time between two checks, give or take a tenth."},
+		{Path: checked + ".timeout", Type: Duration, Default: `"5s"`,
+			field: func(c *Config) any { return &healthOf(c).Timeout },
+			Doc:   "Time a check may take."},
+		{Path: checked + ".fall", Type: Integer, Default: "3", Min: 1, Max: countMax,
+			field: func(c *Config) any { return &healthOf(c).Fall },
+			Doc:   "Failed checks in a row that take an upstream out."},
+		{Path: checked + ".rise", Type: Integer, Default: "2", Min: 1, Max: countMax,
+			field: func(c *Config) any { return &healthOf(c).Rise },
+			Doc:   "Successful checks in a row that bring it back."},
+	}
+	for i := range keys {
+		keys[i].Modes = []Mode{HTTP}
+		if keys[i].Type == Duration {
+			keys[i].Min, keys[i].Max = int64(timeoutMin), int64(timeoutMax)
+		}
+	}
+	return keys
+}
+
+func routingKeys() []Key {
+	http := []Mode{HTTP}
+	return []Key{
+		{Path: "routing.strategy", Type: Enum, Default: `"round_robin"`, Modes: []Mode{HTTP, TCP},
+			Values: append(names(balance.Strategies()...), weightedRoundRobin),
 			field:  func(c *Config) any { return &c.Routing.Strategy },
 			Doc:    "How to choose the upstream of a request."},
+		{Path: "routing.hash", Type: String, Modes: http, check: checkHash,
+			field: func(c *Config) any { return &c.Routing.Hash },
+			Doc:   "What strategy \"hash\" goes by: \"header=NAME\", \"cookie=NAME\" or \"path\"."},
+		{Path: "routing.sticky", Type: String, Modes: http, check: checkCookie,
+			field: func(c *Config) any { return &c.Routing.Sticky },
+			Doc:   "Name of a cookie that keeps each client at the upstream it had first."},
+		{Path: "routing.retries", Type: Integer, Default: "2", Max: retriesMax, Modes: http,
+			field: func(c *Config) any { return &c.Routing.Retries },
+			Doc:   "Further tries, on other upstreams first, of a request that no upstream can have acted upon."},
+		{Path: "routing.retry_budget", Type: Integer, Default: "20", Max: 100, Modes: http,
+			field: func(c *Config) any { return &c.Routing.RetryBudget },
+			Doc:   "Percent of the last ten seconds' requests that may be further tries; 3 a second always may."},
+		{Path: "routing.slow_start", Type: Duration, Default: `"0s"`, Max: int64(timeoutMax), Modes: http,
+			field: func(c *Config) any { return &c.Routing.SlowStart },
+			Doc:   "Time in which an upstream that comes back gets from a tenth to all of its share."},
+		{Path: "routing.queue", Type: Integer, Default: "1024", Max: queueMax, Modes: http,
+			field: func(c *Config) any { return &c.Routing.Queue },
+			Doc:   "Requests that may wait for an upstream with max_connections; more are answered 503 at once."},
+		{Path: "routing.trusted_proxies", Type: List, Default: "[]", Modes: http,
+			field: func(c *Config) any { return &c.Routing.TrustedProxies },
+			Doc:   "Addresses or networks whose X-Forwarded-For, -Proto, -Host and Forwarded are believed."},
 	}
 }
 
@@ -162,6 +234,12 @@ func timeoutKeys() []Key {
 		{Path: "timeouts.upstream", Default: `"60s"`, Modes: []Mode{HTTP},
 			field: func(c *Config) any { return &c.Timeouts.Upstream },
 			Doc:   "Longest time an upstream may send or take nothing within an exchange."},
+		{Path: "timeouts.queue", Default: `"3s"`, Modes: []Mode{HTTP},
+			field: func(c *Config) any { return &c.Timeouts.Queue },
+			Doc:   "Time a request may wait for an upstream with max_connections."},
+		{Path: "timeouts.tunnel", Default: `"1h"`, Modes: []Mode{HTTP},
+			field: func(c *Config) any { return &c.Timeouts.Tunnel },
+			Doc:   "Longest time nothing may move on an upgraded connection, such as a WebSocket."},
 		{Path: "timeouts.drain", Default: `"30s"`,
 			field: func(c *Config) any { return &c.Timeouts.Drain },
 			Doc:   "Time open exchanges have to end when the server stops."},
@@ -185,6 +263,9 @@ func limitKeys() []Key {
 		{Path: "limits.body_bytes", Type: Bytes, Default: "0", Max: math.MaxInt64, Modes: []Mode{HTTP},
 			field: func(c *Config) any { return &c.Limits.BodyBytes },
 			Doc:   "Size of a request body; 0 sets no limit."},
+		{Path: "limits.rate_min", Type: Bytes, Default: "240", Max: 1 << 30, Modes: heads,
+			field: func(c *Config) any { return &c.Limits.RateMin },
+			Doc:   "Bytes a second that a client has to send of a body or take of a response; 0 sets no limit."},
 	}
 }
 
@@ -202,6 +283,14 @@ func tlsOf(c *Config) *TLS {
 		c.Listen.TLS = new(TLS)
 	}
 	return c.Listen.TLS
+}
+
+func healthOf(c *Config) *HealthCheck {
+	up := lastUpstream(c)
+	if up.HealthCheck == nil {
+		up.HealthCheck = new(HealthCheck)
+	}
+	return up.HealthCheck
 }
 
 // lastUpstream is the table being read: a file gives them one after the other.

@@ -11,7 +11,7 @@ import (
 // Every field of Config has its row in the table of keys, and every row that
 // is no alias its field.
 func TestKeysAndFields(t *testing.T) {
-	config := &Config{Upstreams: make([]Upstream, 1), Listen: Listen{TLS: new(TLS)}}
+	config := &Config{Upstreams: []Upstream{{HealthCheck: new(HealthCheck)}}, Listen: Listen{TLS: new(TLS)}}
 	fields := make(map[any]string) // by address
 	var collect func(v reflect.Value, path string)
 	collect = func(v reflect.Value, path string) {
@@ -23,6 +23,10 @@ func TestKeysAndFields(t *testing.T) {
 		case reflect.Pointer:
 			collect(v.Elem(), path)
 		case reflect.Slice:
+			if v.Len() == 0 { // of values, which one key sets
+				fields[v.Addr().Interface()] = path
+				return
+			}
 			collect(v.Index(0), path)
 		default:
 			fields[v.Addr().Interface()] = path

@@ -71,7 +71,7 @@ func newReader(file string, text []byte) *reader {
 		if !slices.Contains(r.tables, k.Table()) {
 			r.tables = append(r.tables, k.Table())
 		}
-		if k.Table() != repeated {
+		if k.Table() != repeated && k.Table() != checked {
 			r.setDefault(k)
 		}
 	}
@@ -88,7 +88,7 @@ func (r *reader) setDefault(k *Key) {
 	if err := d.read(); err != nil {
 		panic("config: default of " + k.Path + ": " + err.Message)
 	}
-	if f := k.assign(k.field(r.config), d.nodes[0].value); f != nil {
+	if f, _ := k.assign(k.field(r.config), d.nodes[0].value); f != nil {
 		panic("config: default of " + k.Path + ": " + f.message)
 	}
 }
@@ -126,13 +126,38 @@ func (r *reader) openTable(n *node) {
 		r.openUpstream(n)
 		return
 	}
+	if n.path == checked && !r.hasUpstream(n) {
+		return
+	}
 	if n.array {
 		r.fail(n.key, n.path, fault{fmt.Sprintf("there is only one `%s`", n.path), "write " + brackets(n.path)})
 	}
-	if n.path == "listen.tls" {
+	switch n.path {
+	case "listen.tls":
 		tlsOf(r.config)
+	case checked:
+		r.setDefaults(checked)
 	}
-	r.see(n.path, n.path, n.key)
+	r.see(r.instance(n.path), n.path, n.key)
+}
+
+// hasUpstream reports an upstream's key or table that stands before the first
+// upstream.
+func (r *reader) hasUpstream(n *node) bool {
+	if len(r.config.Upstreams) > 0 {
+		return true
+	}
+	r.fail(n.key, n.path, fault{"an upstream needs its table", "write " + brackets(repeated) + " above it"})
+	r.seen[repeated] = n.key
+	return false
+}
+
+func (r *reader) setDefaults(table string) {
+	for i := range r.keys {
+		if r.keys[i].Table() == table {
+			r.setDefault(&r.keys[i])
+		}
+	}
 }
 
 func (r *reader) openUpstream(n *node) {
@@ -143,11 +168,7 @@ func (r *reader) openUpstream(n *node) {
 		r.fail(n.key, n.path, fault{fmt.Sprintf("more than %d upstreams", upstreamsMax), "leave some out"})
 	}
 	r.config.Upstreams = append(r.config.Upstreams, Upstream{})
-	for i := range r.keys {
-		if r.keys[i].Table() == repeated {
-			r.setDefault(&r.keys[i])
-		}
-	}
+	r.setDefaults(repeated)
 	if _, before := r.seen[repeated]; !before {
 		r.seen[repeated] = n.key
 	}
@@ -155,10 +176,12 @@ func (r *reader) openUpstream(n *node) {
 }
 
 func (r *reader) setKey(k *Key, n *node) {
-	if k.Table() == repeated && len(r.config.Upstreams) == 0 {
-		r.fail(n.key, n.path, fault{"an upstream needs its table", "write " + brackets(repeated) + " above it"})
-		r.seen[repeated] = n.key
+	inUpstream := k.Table() == repeated || k.Table() == checked
+	if inUpstream && !r.hasUpstream(n) {
 		return
+	}
+	if k.Table() == checked && lastUpstream(r.config).HealthCheck == nil {
+		r.setDefaults(checked) // opened by a dotted key
 	}
 	path := r.instance(k.Table()) + "." + k.Name()
 	if !r.see(path, k.Name(), n.key) {
@@ -175,8 +198,8 @@ func (r *reader) setKey(k *Key, n *node) {
 			r.fail(n.key, path, r.sameAs(r.keys[i].Path, twin))
 		}
 	}
-	if f := k.assign(k.field(r.config), n.value); f != nil {
-		r.fail(n.value.at, path, *f)
+	if f, at := k.assign(k.field(r.config), n.value); f != nil {
+		r.fail(at, path, *f)
 	}
 }
 
@@ -201,8 +224,8 @@ func (r *reader) see(path, name string, at span) bool {
 // instance is the path of a table as it stands in the file: the repeated one
 // has its number.
 func (r *reader) instance(table string) string {
-	if table == repeated {
-		return fmt.Sprintf("%s[%d]", repeated, len(r.config.Upstreams)-1)
+	if below, ok := strings.CutPrefix(table, repeated); ok {
+		return fmt.Sprintf("%s[%d]%s", repeated, len(r.config.Upstreams)-1, below)
 	}
 	return table
 }

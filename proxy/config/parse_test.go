@@ -44,7 +44,13 @@ func report(file string, text []byte) string {
 	}
 	if config != nil {
 		tls := config.Listen.TLS
-		config.Listen.TLS = nil // a pointer prints as a number
+		config.Listen.TLS = nil           // a pointer prints as a number
+		for i := range config.Upstreams { // the same
+			if up := &config.Upstreams[i]; up.HealthCheck != nil {
+				fmt.Fprintf(&b, "%s: %+v\n", up.Name, *up.HealthCheck)
+				up.HealthCheck = nil
+			}
+		}
 		fmt.Fprintf(&b, "%+v\n", *config)
 		if tls != nil {
 			fmt.Fprintf(&b, "%+v\n", *tls)
@@ -91,13 +97,14 @@ func TestParseSample(t *testing.T) {
 					TLS: &TLS{Cert: "/path/to/cert.pem", Key: "/path/to/key.pem"},
 				},
 				Upstreams:   []Upstream{{Name: "backend", Address: "127.0.0.1", Port: 8081, Weight: 1}},
-				Routing:     Routing{Strategy: balance.RoundRobin},
+				Routing:     Routing{Strategy: balance.RoundRobin, Retries: 2, RetryBudget: 20, Queue: 1024},
 				StaticFiles: StaticFiles{Root: "/var/www/html", Index: "index.html", CacheBytes: 64 << 20},
 				Timeouts: Timeouts{
 					Header: 10 * time.Second, Body: time.Minute, Write: time.Minute, Idle: 75 * time.Second,
-					Connect: 3 * time.Second, Upstream: time.Minute, Drain: 30 * time.Second,
+					Connect: 3 * time.Second, Upstream: time.Minute, Queue: 3 * time.Second, Tunnel: time.Hour,
+					Drain: 30 * time.Second,
 				},
-				Limits: Limits{HeaderBytes: 16384, HeaderFields: 100},
+				Limits: Limits{HeaderBytes: 16384, HeaderFields: 100, RateMin: 240},
 			}, config)
 		})
 	}

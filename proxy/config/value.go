@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -12,20 +13,42 @@ import (
 	"atlas/proxy/balance"
 )
 
-// assign checks a value of the file against its key and stores it. On a fault
-// nothing is stored.
-func (k *Key) assign(field any, v literal) *fault {
+// assign checks a value of the file against its key and stores it. On a fault,
+// which is about the piece of the file at, nothing is stored.
+func (k *Key) assign(field any, v literal) (f *fault, at span) {
 	switch k.Type {
 	case Boolean:
-		return k.assignBoolean(field, v)
+		return k.assignBoolean(field, v), v.at
 	case Integer:
-		return k.assignInteger(field, v)
+		return k.assignInteger(field, v), v.at
 	case Bytes:
-		return k.assignBytes(field, v)
+		return k.assignBytes(field, v), v.at
 	case Duration:
-		return k.assignDuration(field, v)
+		return k.assignDuration(field, v), v.at
+	case List:
+		return k.assignList(field, v)
 	}
-	return k.assignString(field, v)
+	return k.assignString(field, v), v.at
+}
+
+// assignList takes an array of networks: there are no other lists.
+func (k *Key) assignList(field any, v literal) (*fault, span) {
+	if v.kind != unstable.Array {
+		return k.mistaken(kindNoun(v.kind)), v.at
+	}
+	var networks []netip.Prefix
+	for _, member := range v.list {
+		if member.kind != unstable.String {
+			return k.mistaken("an array with " + kindNoun(member.kind) + " in it"), member.at
+		}
+		network, f := parsePrefix(member.text)
+		if f != nil {
+			return f, member.at
+		}
+		networks = append(networks, network)
+	}
+	*field.(*[]netip.Prefix) = networks
+	return nil, span{}
 }
 
 func (k *Key) assignBoolean(field any, v literal) *fault {
@@ -148,10 +171,12 @@ func (k *Key) outOfRange(text string) *fault {
 // example shows how a value of the key is written.
 func (k *Key) example() string {
 	value := k.Default
-	if value == "" {
+	if value == "" || k.Type == List {
 		switch k.Type {
 		case Integer:
 			value = "8080"
+		case List:
+			value = `["..."]`
 		default:
 			value = `"..."`
 		}
@@ -169,6 +194,8 @@ func (t Type) noun() string {
 		return "a number of bytes"
 	case Duration:
 		return "a duration in quotes"
+	case List:
+		return "an array of strings"
 	}
 	return "a string in quotes"
 }

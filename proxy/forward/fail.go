@@ -3,6 +3,7 @@ package forward
 import (
 	"errors"
 	"io"
+	"time"
 
 	"atlas/proxy/exchange"
 	"atlas/proxy/h1"
@@ -23,40 +24,56 @@ type clientLost struct {
 
 // The steps at which a client may be lost.
 const (
-	readBody     = "read request body"
-	sendResponse = "send response"
+	chooseUpstream = "choose an upstream"
+	readBody       = "read request body"
+	sendResponse   = "send response"
 )
 
 func (e clientLost) Error() string { return "client: " + e.step + ": " + e.err.Error() }
 func (e clientLost) Unwrap() error { return e.err }
 
-// failConnect answers a request that no upstream took. last is the last error
-// of a connect, if there was one.
-func (t *transfer) failConnect(last error) {
-	f := exchange.Fault{Side: exchange.UpstreamSide, Step: "connect", Cause: last}
-	if last == nil {
+// failPick answers a request for which there is no upstream, or none any more.
+func (t *transfer) failPick(err error) {
+	f := exchange.Fault{Status: 503, Why: err.Error(), Side: exchange.UpstreamSide, Step: chooseUpstream}
+	switch {
+	case err == upstream.ErrNone && t.refused != nil:
+		t.failConnect()
+		return
+	case err == upstream.ErrQueueFull:
+		t.x.Stats.FailUpstream(stats.QueueFull)
+		f.Error = exchange.ConnectionLimitReached
+	case err == upstream.ErrQueueWait:
+		t.x.Stats.FailUpstream(stats.QueueTimeout)
+		f.Error = exchange.ConnectionLimitReached
+	case err == upstream.ErrNone:
 		t.x.Stats.FailUpstream(stats.NoUpstream)
-		f.Status, f.Why, f.Error = 503, upstream.ErrNone.Error(), exchange.DestinationUnavailable
-		f.Step = "choose an upstream"
-		t.fail(f, "Retry-After", "1")
+		f.Error = exchange.DestinationUnavailable
+	case err == loop.ErrStopped:
+		t.fail(stopped(err))
+		return
+	default:
+		t.failClient(err, clientLost{chooseUpstream, err})
 		return
 	}
-	f.Upstream = t.handler.pool.Name(t.target)
-	switch {
-	case errors.Is(last, loop.ErrStopped):
-		f = stopped(last)
-	case errors.Is(last, loop.ErrDeadline):
-		f.Status, f.Why, f.Error = 504, "no connection to an upstream in time", exchange.ConnectionTimeout
-	default:
-		f.Status, f.Why, f.Error = 502, "no upstream accepts connections", exchange.ConnectionRefused
-	}
-	t.fail(f)
+	t.fail(f, "Retry-After", "1")
 }
 
 // stopped is what an exchange comes to that the worker's end has cut.
 func stopped(err error) exchange.Fault {
 	return exchange.Fault{Status: 503, Why: "this server is shutting down", Side: exchange.ProxySide,
 		Step: "wait", Cause: err}
+}
+
+// failConnect answers a request that no upstream took.
+func (t *transfer) failConnect() {
+	f := exchange.Fault{
+		Status: 502, Why: "no upstream accepts connections", Error: exchange.ConnectionRefused,
+		Upstream: t.tried[len(t.tried)-1].Name, Side: exchange.UpstreamSide, Step: "connect", Cause: t.refused,
+	}
+	if errors.Is(t.refused, loop.ErrDeadline) {
+		f.Status, f.Why, f.Error = 504, "no connection to an upstream in time", exchange.ConnectionTimeout
+	}
+	t.fail(f)
 }
 
 // again decides what an exchange's error means: another try, an answer that
@@ -119,6 +136,9 @@ func (t *transfer) failClient(err error, lost clientLost) {
 	case lost.step == readBody && lost.err == loop.ErrDeadline:
 		x.Stats.FailClient(stats.RequestTimeout)
 		f.Status, f.Why = 408, "the request body took too long"
+	case lost.err == relay.ErrTooSlow:
+		x.Stats.FailClient(stats.RequestTimeout)
+		f.Status, f.Why = 408, "the request body comes too slowly"
 	case lost.step == sendResponse && lost.err == loop.ErrDeadline:
 		x.Stats.FailClient(stats.ClientReset)
 		f.Status, f.Why = exchange.StatusGone, "the client did not take the response in time"
@@ -144,6 +164,7 @@ func (t *transfer) failUpstream(err error, syntax *h1.SyntaxError) {
 	switch {
 	case err == loop.ErrDeadline:
 		count = stats.ResponseTimeout
+		t.handler.pool.Failed(t.target, time.Duration(x.Loop.Now()-t.sent))
 		f.Status, f.Why, f.Error = 504, "the upstream did not answer in time", exchange.ResponseTimeout
 	case syntax != nil:
 		x.Stats.RefusedResponses[syntax.Reason].Add(1)
@@ -155,6 +176,7 @@ func (t *transfer) failUpstream(err error, syntax *h1.SyntaxError) {
 		f.Error, f.Details = exchange.UpgradeFailed, err.Error()
 	default:
 		count = stats.UpstreamReset
+		t.handler.pool.Failed(t.target, 0)
 		f.Why, f.Error = "the upstream closed the connection before it answered", exchange.ConnectionTerminated
 		if len(t.up.Peek()) > 0 || t.interims > 0 || x.Begun() {
 			f.Error = exchange.ResponseIncomplete
@@ -185,7 +207,7 @@ func (t *transfer) step() string {
 		return "switch protocols"
 	case t.x.Begun():
 		return "read response body"
-	case t.sent:
+	case t.asked:
 		return "read response head"
 	}
 	return "send request"
@@ -195,7 +217,7 @@ func (t *transfer) step() string {
 func (t *transfer) fail(f exchange.Fault, extra ...string) {
 	f.Request = t.request
 	if t.up != nil {
-		f.Upstream = t.handler.pool.Name(t.target)
+		f.Upstream = t.target.Name
 	}
 	t.x.Fault(f, extra...)
 }

@@ -11,8 +11,10 @@
 package forward
 
 import (
+	"errors"
 	"time"
 
+	"atlas/proxy/balance"
 	"atlas/proxy/exchange"
 	"atlas/proxy/h1"
 	"atlas/proxy/loop"
@@ -27,17 +29,23 @@ type Config struct {
 	Write    time.Duration // for a peer to take what is sent
 	Tunnel   time.Duration // silence after a switch of protocols; 0 is an hour
 	Limits   h1.Limits     // of response heads
+	Retries  int           // further tries of an exchange, at other targets
+	Route    Route
 	// Via is what we call ourselves in Via: one token, as no other proxy calls
 	// itself, for a request that has it already goes round in circles.
 	Via string
+	// RateMin is how many bytes of a request body a second a client has to
+	// send, while it is waited for; 0 is any. RateGrace is how long it is waited
+	// for before that counts; 0 is rateGrace.
+	RateMin   int64
+	RateGrace time.Duration
 }
+
+// rateGrace forgives a connection that starts slowly.
+const rateGrace = 10 * time.Second
 
 // interimMax is how many interim responses one request may get.
 const interimMax = 32
-
-// triesMax is how many connections one exchange may take: targets may refuse,
-// and a reused connection may turn out to be dead.
-const triesMax = 3
 
 // transfersKept bounds the free list: exchanges that can wait at once without
 // allocating. One holds 500 bytes and its request.
@@ -59,6 +67,9 @@ type Handler struct {
 func New(cfg Config, pool *upstream.Pool) *Handler {
 	if cfg.Tunnel == 0 {
 		cfg.Tunnel = tunnelIdleDefault
+	}
+	if cfg.RateGrace == 0 {
+		cfg.RateGrace = rateGrace
 	}
 	return &Handler{
 		config:   cfg,
@@ -108,12 +119,15 @@ type transfer struct {
 	answered  bool  // the response is complete, or has failed: nobody wants the rest of the body
 	uploaded  bool  // all of the body, and its end, went to the upstream
 
-	up     *upstream.Conn
-	target int
-	stale  bool  // the last try found a dead connection: dial the same target
-	tried  []int // targets that did not let us connect
+	choice  balance.Request // what the choice of a target goes by
+	up      *upstream.Conn
+	target  *upstream.Target
+	stale   bool               // the last try found a dead connection: dial the same target
+	tried   []*upstream.Target // targets that did not let us connect
+	sent    loop.Instant       // when the request went to the upstream
+	refused error              // why the last of tried did not
 
-	sent     bool // the head went to the upstream
+	asked    bool // the request head went to the upstream
 	interims int  // interim responses
 	// What the request offers to switch to is request[offer:offerEnd]; 0: nothing.
 	offer, offerEnd int
@@ -122,6 +136,8 @@ type transfer struct {
 	body         relay.Body // of the response
 	bodyTrailers bool       // of the response may be forwarded
 	reusable     bool       // the upstream keeps the connection open after it
+	keepFor      int        // seconds that it does, or upstream.Forever
+	scratch      []byte     // for the value of a field
 }
 
 func (h *Handler) take(x *exchange.Exchange) *transfer {
@@ -133,7 +149,7 @@ func (h *Handler) take(x *exchange.Exchange) *transfer {
 		t = &transfer{handler: h}
 	}
 	t.x = x
-	t.tried, t.stale = t.tried[:0], false
+	t.tried, t.stale, t.refused = t.tried[:0], false, nil
 	t.uploadErr, t.watching, t.answered, t.uploaded = nil, false, false, false
 	t.offer, t.switched = 0, false
 	return t
@@ -159,14 +175,9 @@ func (t *transfer) drop() {
 // request may go to another target then.
 func (t *transfer) connect() bool {
 	pool := t.handler.pool
-	var last error
-	for len(t.tried) < triesMax {
-		if !t.stale {
-			target, err := pool.Pick(t.tried)
-			if err != nil {
-				break
-			}
-			t.target = target
+	for {
+		if !t.stale && !t.pick() {
+			return false
 		}
 		up, err := pool.Take(t.target, t.stale)
 		t.stale = false
@@ -175,25 +186,53 @@ func (t *transfer) connect() bool {
 			return true
 		}
 		pool.Done(t.target)
+		if errors.Is(err, loop.ErrStopped) {
+			t.fail(stopped(err))
+			return false
+		}
+		pool.Failed(t.target, 0)
 		t.tried = append(t.tried, t.target)
-		last = err
+		t.refused = err
+		if len(t.tried) > t.handler.config.Retries || !pool.MayRetry() {
+			t.failConnect()
+			return false
+		}
 	}
-	t.failConnect(last)
-	return false
+}
+
+// pick chooses the target. Where all have as much as they may, the exchange waits
+// for one.
+func (t *transfer) pick() bool {
+	x, pool := t.x, t.handler.pool
+	target, err := pool.Pick(t.choice, t.tried)
+	if err == upstream.ErrFull {
+		// Answers to earlier requests of the client do not wait for this one.
+		if err := x.Flush(); err != nil {
+			t.failClient(err, clientLost{sendResponse, err})
+			return false
+		}
+		target, err = pool.Await(x.Client, t.tried)
+	}
+	t.target = target
+	if err != nil {
+		t.failPick(err)
+	}
+	return err == nil
 }
 
 // exchange sends the request and relays the response.
 func (t *transfer) exchange() error {
 	c, x, cfg := t.up, t.x, &t.handler.config
-	t.sent, t.interims = false, 0
-	c.SetWriteDeadline(x.Loop.Now().After(cfg.Write))
+	t.asked, t.interims = false, 0
+	t.sent = x.Loop.Now()
+	c.SetWriteDeadline(t.sent.After(cfg.Write))
 	if _, err := c.Write(t.request); err != nil {
 		return err
 	}
 	if err := c.Flush(); err != nil {
 		return err
 	}
-	t.sent = true
+	t.asked = true
 	// Answers to earlier requests of the client do not wait for this one.
 	if err := x.Flush(); err != nil {
 		return clientLost{sendResponse, err}
@@ -250,7 +289,8 @@ func (t *transfer) upload(c *upstream.Conn) {
 	x, cfg := t.x, &t.handler.config
 	err := t.sendBody(c)
 	if err == nil && !t.answered {
-		c.SetReadDeadline(x.Loop.Now().After(cfg.Upstream))
+		t.sent = x.Loop.Now()
+		c.SetReadDeadline(t.sent.After(cfg.Upstream))
 		x.Client.SetReadDeadline(0)
 		t.watching = true
 		err = x.Client.Fill()
@@ -277,6 +317,7 @@ func (t *transfer) sendBody(c *upstream.Conn) error {
 	x, cfg := t.x, &t.handler.config
 	buffer := t.handler.buffers.Take()
 	defer t.handler.buffers.Put(buffer)
+	x.Body.Demand(cfg.RateMin, cfg.RateGrace)
 	readErr, writeErr := relay.Copy(&t.uplink, &x.Body, buffer, cfg.Body, cfg.Write)
 	if readErr != nil || writeErr != nil {
 		return readErr
@@ -341,6 +382,7 @@ const bodyWithHead = 4 << 10
 // upstream's Peek, and a short body that is here with it.
 func (t *transfer) begin(n int) error {
 	x, resp := t.x, &t.handler.response
+	t.handler.pool.Succeeded(t.target, time.Duration(x.Loop.Now()-t.sent))
 	x.Begin(resp.Status, resp.Reason)
 	fields := resp.Fields()
 	for i := range fields {
@@ -351,8 +393,10 @@ func (t *transfer) begin(n int) error {
 	if !resp.Has(h1.KeyDate) {
 		x.Date()
 	}
+	t.stick()
 	framing := resp.Body(x.Method)
 	t.reusable = resp.KeepAlive && framing.Kind != h1.BodyClose
+	t.keepFor = resp.KeepAliveTimeout
 	t.bodyTrailers = framing.Kind == h1.BodyChunked && forwardsTrailers(&resp.Head)
 	t.up.Consume(n)
 	t.body.Start(t.up.Conn, framing) // before SendHead waits: the upload may interrupt it
@@ -402,7 +446,7 @@ func (t *transfer) park() {
 	if !t.reusable || t.streaming && !t.uploaded {
 		return // Handle drops it
 	}
-	t.up.Release()
+	t.up.Release(t.keepFor)
 	t.up = nil
 	t.handler.pool.Done(t.target)
 }

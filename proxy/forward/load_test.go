@@ -125,7 +125,7 @@ func TestDrain(t *testing.T) {
 		c.End()
 		r.Loop.Wait()
 		assert.Zero(t, r.Loop.Counters().Dialled.Load())
-		assert.Zero(t, r.loads.Active(0))
+		assert.Zero(t, r.group.Active())
 	})
 }
 
@@ -147,7 +147,7 @@ func TestStop(t *testing.T) {
 		r.Loop.Stop()
 		r.Loop.Wait()
 		assert.Zero(t, r.Loop.Counters().Open.Load())
-		assert.Zero(t, r.loads.Active(0))
+		assert.Zero(t, r.group.Active())
 	})
 }
 

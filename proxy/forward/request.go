@@ -14,6 +14,7 @@ func (t *transfer) prepare() bool {
 	if !t.passes(r) {
 		return false
 	}
+	t.route()
 	b := append(t.request[:0], r.MethodName...)
 	b = append(b, ' ')
 	b = r.AppendTarget(b)

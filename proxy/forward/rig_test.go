@@ -25,9 +25,14 @@ type setup struct {
 	client                        exchange.Config
 	upstream, body, write         time.Duration
 	connect, tunnel               time.Duration
+	rateMin                       int64
+	rateGrace                     time.Duration
 	strategy                      balance.Strategy // least_connections, which counts what is in flight
 	weights                       []int            // 1 each
-	receiveBuffers, receiveLength int              // of a ring
+	options                       upstream.Options // what else the group is told
+	retries                       int              // 2; negative: none
+	route                         forward.Route
+	receiveBuffers, receiveLength int // of a ring
 }
 
 // rig is a worker that proxies to some targets.
@@ -36,8 +41,7 @@ type rig struct {
 	address string
 	stats   *stats.Stats
 	pool    *upstream.Pool
-	loads   *upstream.Loads
-	targets int
+	group   *upstream.Group
 }
 
 // proxy starts a worker that forwards to the targets. When the test ends,
@@ -60,41 +64,54 @@ func proxyOn(e *looptest.Env, s setup, targets ...loop.Address) *rig {
 	if s.strategy == "" {
 		s.strategy = balance.LeastConnections
 	}
-	r := &rig{Env: e, stats: new(stats.Stats), targets: len(targets)}
-	r.loads = upstream.NewLoads(balance.LeastConnections, len(targets))
-	cfg := upstream.Config{
-		Strategy: s.strategy, Connect: s.connect, Idle: patience, Seed: 1, Loads: r.loads, Stats: r.stats,
+	if s.retries == 0 {
+		s.retries = 2
 	}
-	for i, address := range targets {
-		weight := 1
-		if s.weights != nil {
-			weight = s.weights[i]
-		}
-		cfg.Targets = append(cfg.Targets, upstream.Target{Name: fmt.Sprint("u", i), Address: address, Weight: weight})
-	}
-	r.pool = upstream.New(r.Loop, cfg)
+	r := &rig{Env: e, stats: new(stats.Stats)}
+	r.group = upstream.NewGroup(e.Context(), s.group(targets))
+	r.pool = upstream.New(r.Loop, upstream.Config{
+		Group: r.group, Connect: s.connect, Idle: patience, Seed: 1, RetryBudget: 20, Stats: r.stats,
+	})
+	s.route.Strategy = s.strategy
 	h := forward.New(forward.Config{
-		Upstream: s.upstream, Body: s.body, Write: s.write, Tunnel: s.tunnel, Via: "atlas",
+		Upstream: s.upstream, Body: s.body, Write: s.write, Retries: max(s.retries, 0), Route: s.route,
+		Tunnel: s.tunnel, Via: "atlas", RateMin: s.rateMin, RateGrace: s.rateGrace,
 	}, r.pool)
 	s.client.Stats = r.stats
 	r.address = r.Listen(exchange.NewServer(s.client, h))
-	r.Cleanup(r.settled)
+	r.group.Start()
+	r.Cleanup(func() {
+		r.group.Stop()
+		r.settled()
+	})
 	return r
+}
+
+// group is what the test wants of its upstreams: one for each target, unless it
+// says more.
+func (s *setup) group(targets []loop.Address) upstream.Options {
+	o := s.options
+	o.Strategy = s.strategy
+	if o.QueueWait == 0 {
+		o.QueueWait = patience
+	}
+	for i, address := range targets {
+		if i == len(o.Upstreams) {
+			o.Upstreams = append(o.Upstreams, upstream.Upstream{})
+		}
+		u := &o.Upstreams[i]
+		u.Name, u.Address, u.Weight = fmt.Sprint("u", i), address, 1
+		if s.weights != nil {
+			u.Weight = s.weights[i]
+		}
+	}
+	return o
 }
 
 // settled wants every exchange to be over and accounted for.
 func (r *rig) settled() {
 	r.Helper()
-	r.Eventually("exchanges to end", func() bool {
-		active := 0
-		for target := range r.targets {
-			active += r.loads.Active(target)
-		}
-		return active == 0
-	})
-	for target := range r.targets {
-		assert.Zero(r, r.loads.Active(target), "in flight for target %d", target)
-	}
+	r.Eventually("exchanges to end", func() bool { return r.group.Active() == 0 })
 	r.Eventually("upstream connections to be idle or closed", func() bool {
 		return r.Loop.Counters().Dialled.Load() == int64(r.idle())
 	})
@@ -105,9 +122,7 @@ func (r *rig) idle() (n int) {
 	done := make(chan struct{})
 	count := func() {
 		defer close(done)
-		for target := range r.targets {
-			n += r.pool.Idle(target)
-		}
+		n = r.pool.Idle()
 	}
 	if !r.Loop.Post(count) {
 		return 0 // the worker has ended, and so has its pool

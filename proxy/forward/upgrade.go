@@ -70,6 +70,7 @@ func (t *transfer) switches(n int) error {
 	if !resp.Upgrade || !t.offered(resp) {
 		return errUpgrade
 	}
+	t.handler.pool.Succeeded(t.target, time.Duration(t.x.Loop.Now()-t.sent))
 	t.switched, t.reusable = true, false
 	if err := t.x.Switch(resp); err != nil {
 		return clientLost{sendResponse, err}

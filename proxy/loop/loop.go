@@ -49,6 +49,9 @@ var started = time.Now()
 // now is the monotonic clock; it is never zero.
 func now() Instant { return Instant(time.Since(started)) + 2 }
 
+// Now is the clock of all workers, for code that runs on none.
+func Now() Instant { return now() }
+
 // After is the instant d later.
 func (i Instant) After(d time.Duration) Instant { return i + Instant(d) }
 
@@ -56,7 +59,7 @@ func (i Instant) After(d time.Duration) Instant { return i + Instant(d) }
 // order, or the kernel's syscall.Errno.
 var (
 	ErrDeadline = errors.New("deadline passed")
-	ErrGuard    = errors.New("the guarded client is gone")
+	ErrGuard    = errors.New("the guarded client is gone") // Await's own peer, too
 	ErrClosed   = errors.New("connection closed on our side")
 	ErrStopped  = errors.New("worker stopped")
 	ErrPanic    = errors.New("task panicked")
@@ -155,12 +158,37 @@ type Conn interface {
 	// be idle or parked. Zero is none. An earlier one interrupts a wait.
 	SetReadDeadline(Instant)
 	// SetWriteDeadline bounds how long sent bytes may take to leave, waited
-	// for or not.
+	// for or not. With Config.RateMin the client of an accepted connection
+	// that keeps taking bytes gets more time: when the deadline passes during a
+	// send it moves on once, by its own length but at most half a minute, and
+	// again each time that the client has acknowledged RateMin bytes a second
+	// since. This goes for what Close sends, too. A deadline that has passed
+	// when it is set interrupts all the same.
 	SetWriteDeadline(Instant)
 
 	// Guard makes waits on this connection fail with ErrGuard when client
 	// ends or is reset meanwhile. nil removes the guard.
 	Guard(client Conn)
+	// Await waits for Notify: for what is neither bytes nor room, and is not
+	// worth having once this connection's peer is gone. It returns
+	//
+	//	nil          Notify was called, whatever else has happened
+	//	ErrGuard     the peer has ended its direction, or reset
+	//	ErrDeadline  at has passed; 0 is never
+	//	ErrClosed    the connection was closed on our side
+	//	ErrStopped   the worker stops; draining does not end the wait
+	//
+	// It is a wait of the receiving side, yet takes nothing from it. What
+	// arrives meanwhile does not end the wait and is there for Peek, Fill and
+	// Read later: some of it in our memory, the rest held back by TCP, and an
+	// end behind what is held back shows only there. The read deadline does not
+	// count meanwhile and stands as it was, so it may have passed by then.
+	Await(at Instant) error
+	// Notify ends the Await that waits on this connection, or the next one at
+	// once. It is remembered once, until an Await returns: as that returns nil
+	// then, one who gets an error knows that no Notify was lost. Who is told
+	// looks again at what it waits for. On a closed connection nobody is told.
+	Notify()
 	// Park leaves a dialled connection idle. If the peer ends it, sends
 	// something or the read deadline passes, lost is told, once, and closes
 	// it.

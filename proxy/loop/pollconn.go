@@ -33,6 +33,9 @@ type pollConn struct {
 	broken  bool // we gave sending up: the end must not look like one in order
 	guarded bool
 
+	awaiting bool // a task is in Await
+	notified bool // Notify was called, and no Await has returned since
+
 	in     []byte                 // received, not consumed: part of buffer, or memory of its own
 	buffer *[pollBufferBytes]byte // nil while idle
 	inErr  error
@@ -58,6 +61,7 @@ type pollConn struct {
 	// one may be earlier, and is then found to have fired too soon.
 	readDeadline, readArmed   Instant
 	writeDeadline, writeArmed Instant
+	progress                  progress // of the peer, behind the write deadline
 
 	client  *pollConn     // whose end interrupts waits on this connection
 	guards  []*pollConn   // the reverse
@@ -314,6 +318,9 @@ func (c *pollConn) SetReadDeadline(at Instant) {
 
 func (c *pollConn) SetWriteDeadline(at Instant) {
 	c.writeDeadline = at
+	if c.loop.config.RateMin > 0 {
+		c.progress.restart(at, now())
+	}
 	if at != 0 && (c.writeArmed == 0 || at < c.writeArmed) {
 		c.setWrite(at)
 	}
@@ -358,6 +365,9 @@ func (c *pollConn) Guard(client Conn) {
 // watch has a goroutine wait until the socket says that the peer has gone, and
 // interrupts those who have this connection as their guard then.
 func (c *pollConn) watch() {
+	if c.awaiting {
+		return // it watches as well, and would lose its deadline
+	}
 	c.unwatch()
 	if c.closing || len(c.guards) == 0 {
 		return // meanwhile

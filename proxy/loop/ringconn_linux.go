@@ -33,6 +33,8 @@ type ringConn struct {
 	freed    bool // descriptor closed
 	served   bool // has had an exchange
 	guarded  bool // the guard's client is gone
+	awaiting bool // reader is in Await
+	notified bool // Notify was called, and no Await has returned since
 	view     bool // in aliases ring buffer viewID
 	viewID   uint16
 
@@ -57,6 +59,7 @@ type ringConn struct {
 
 	readDeadline, writeDeadline Instant
 	readTimer, writeTimer       timer
+	progress                    progress // of the peer, behind the write deadline
 
 	client    *ringConn // whose end interrupts waits on this connection
 	guards    *ringConn // the reverse: the first of those that it interrupts
@@ -241,6 +244,7 @@ func (c *ringConn) SetReadDeadline(at Instant) {
 
 func (c *ringConn) SetWriteDeadline(at Instant) {
 	c.writeDeadline = at
+	c.progress.restart(at, c.loop.now)
 	if at == 0 {
 		return
 	}
@@ -254,6 +258,8 @@ func (c *ringConn) SetWriteDeadline(at Instant) {
 // moved on since the timer was set.
 func (c *ringConn) readTimerFired() {
 	switch {
+	case c.awaiting:
+		c.loop.wake(c.reader) // Await has a deadline of its own, and looks after this one
 	case c.readDeadline == 0 || c.closing:
 	case c.readDeadline > c.loop.now:
 		c.loop.timers.ensure(&c.readTimer, c.readDeadline)
@@ -273,7 +279,7 @@ func (c *ringConn) writeTimerFired() {
 		c.loop.timers.ensure(&c.writeTimer, c.writeDeadline)
 	case c.writer != nil:
 		c.loop.wake(c.writer)
-	case c.flight != nil:
+	case c.flight != nil && !c.moreTime():
 		c.failSend(ErrDeadline)
 	}
 }

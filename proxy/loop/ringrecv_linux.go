@@ -264,6 +264,44 @@ func (c *ringConn) receivedOnce(result int32) {
 	}
 }
 
+// Await leaves a multishot receive armed, which tells of the peer's end. What it
+// brings is kept as for a task that is busy elsewhere.
+func (c *ringConn) Await(at Instant) error {
+	c.awaiting = true
+	err := c.await(at)
+	c.awaiting, c.notified = false, false
+	if c.readDeadline != 0 {
+		// Its timer may have fired meanwhile, to no effect.
+		c.loop.timers.ensure(&c.readTimer, c.readDeadline)
+	}
+	return err
+}
+
+func (c *ringConn) await(at Instant) error {
+	for !c.notified {
+		if err := c.cut(at); err != nil {
+			return err
+		}
+		if c.inErr != nil {
+			return ErrGuard
+		}
+		if len(c.in) < stashMax {
+			c.armRecv()
+		}
+		if at != 0 {
+			c.loop.timers.ensure(&c.readTimer, at)
+		}
+		c.waitReader()
+	}
+	return nil
+}
+
+// Notify wakes a reader of any kind: who is not in Await looks again and waits on.
+func (c *ringConn) Notify() {
+	c.notified = true
+	c.loop.wake(c.reader)
+}
+
 // waitReader suspends the task until something happens on the receiving side.
 func (c *ringConn) waitReader() {
 	c.reader = c.loop.current

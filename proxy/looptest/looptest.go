@@ -30,7 +30,9 @@ const patience = 10 * time.Second
 
 // Run runs the whole suite on one engine.
 func Run(t *testing.T, engine loop.Engine) {
-	groups := []map[string]func(*Env){streamTests, sendTests, taskTests, lifeTests, edgeTests, stressTests}
+	groups := []map[string]func(*Env){
+		streamTests, sendTests, progressTests, awaitTests, taskTests, lifeTests, edgeTests, stressTests,
+	}
 	for _, group := range groups {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ package looptest
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -12,6 +13,20 @@ import (
 )
 
 func makePipe(path string) error { return unix.Mkfifo(path, 0o644) }
+
+// setReceiveBuffer makes a socket's window small, before it connects.
+func setReceiveBuffer(fd uintptr, size int) error {
+	return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, size)
+}
+
+// cpuTime is what this process has used of processors so far.
+func cpuTime() time.Duration {
+	var used unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &used) != nil {
+		return 0
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
 
 // fullListener is an address whose queue of new connections is full, and a
 // function that frees it.

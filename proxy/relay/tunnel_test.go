@@ -145,18 +145,34 @@ func TestTunnelReset(t *testing.T) {
 	}
 }
 
+const drops = 16
+
+// drip sends bytes for longer than bound, with pauses far shorter than that. It
+// is false if the machine was too slow: then nothing can be said about bound.
+func drip(p *looptest.Peer, bound time.Duration) bool {
+	last := time.Now()
+	for range drops {
+		time.Sleep(bound / (drops - 3))
+		if time.Since(last) > bound/3 {
+			return false
+		}
+		last = time.Now()
+		p.Send("x")
+	}
+	return true
+}
+
 // A tunnel is idle when neither direction moves a byte.
 func TestTunnelIdle(t *testing.T) {
-	const idle = 200 * time.Millisecond
+	const idle = 500 * time.Millisecond
 	tunnels(t, Silence{Idle: idle, Grace: patience}, func(t *testing.T, r *tunnelRig) {
 		for _, p := range []*looptest.Peer{r.left, r.right} { // each for longer than idle, while the other is silent
-			for range 20 {
-				time.Sleep(idle / 15)
-				p.Send("x")
+			if !drip(p, idle) {
+				return
 			}
 		}
-		r.right.Expect(strings.Repeat("x", 20))
-		r.left.Expect(strings.Repeat("x", 20))
+		r.right.Expect(strings.Repeat("x", drops))
+		r.left.Expect(strings.Repeat("x", drops))
 		for _, p := range []*looptest.Peer{r.left, r.right} {
 			_, err := p.Rest()
 			assert.ErrorContains(t, err, "reset")
@@ -167,7 +183,7 @@ func TestTunnelIdle(t *testing.T) {
 
 // Once one direction has ended, the other must not be silent for long.
 func TestTunnelGrace(t *testing.T) {
-	const grace = 100 * time.Millisecond
+	const grace = 500 * time.Millisecond
 	for _, ends := range []string{"left", "right"} {
 		t.Run(ends, func(t *testing.T) {
 			tunnels(t, Silence{Idle: patience, Grace: grace}, func(t *testing.T, r *tunnelRig) {
@@ -177,11 +193,10 @@ func TestTunnelGrace(t *testing.T) {
 				}
 				assert.NoError(t, first.CloseWrite())
 				other.End()
-				for range 20 {
-					time.Sleep(grace / 10)
-					other.Send("x")
+				if !drip(other, grace) {
+					return
 				}
-				first.Expect(strings.Repeat("x", 20))
+				first.Expect(strings.Repeat("x", drops))
 				_, err := first.Rest()
 				assert.ErrorContains(t, err, "reset")
 				assert.Equal(t, loop.ErrDeadline, r.ended().Err)

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -43,8 +42,7 @@ type Server struct {
 	address   string
 	stats     *stats.Set
 	dir       *loop.Dir
-	targets   []upstream.Target
-	loads     *upstream.Loads
+	group     *upstream.Group // nil in static mode
 	panics    chan panicReport
 	logged    chan struct{}
 	failures  *failures
@@ -115,46 +113,10 @@ func (s *Server) open() (err error) {
 		if s.dir, err = loop.OpenDir(cfg.StaticFiles.Root); err != nil {
 			return fmt.Errorf("[static_files] root: %w", err)
 		}
-	} else if s.targets, err = resolve(cfg.Upstreams); err != nil {
-		return err
+	} else {
+		s.group = upstream.NewGroup(context.Background(), groupOptions(cfg, s.log))
 	}
-	s.loads = upstream.NewLoads(cfg.Routing.Strategy, len(s.targets))
 	return nil
-}
-
-// resolve turns names into addresses, once.
-func resolve(ups []config.Upstream) ([]upstream.Target, error) {
-	const patience = 5 * time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	var targets []upstream.Target
-	for _, up := range ups {
-		ip, err := netip.ParseAddr(up.Address)
-		if err != nil {
-			found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", up.Address)
-			if err != nil {
-				return nil, fmt.Errorf("[[upstreams]] %s: resolve %q: %w", up.Name, up.Address, err)
-			}
-			ip = prefer(found)
-		}
-		targets = append(targets, upstream.Target{
-			Name:    up.Name,
-			Address: loop.Address{AddrPort: netip.AddrPortFrom(ip, uint16(up.Port))},
-			Weight:  up.Weight,
-		})
-	}
-	return targets, nil
-}
-
-// prefer chooses IPv4 where a name has both: "localhost" is often IPv6 first, and
-// what listens on IPv6 for everybody takes IPv4 as well, but not the reverse.
-func prefer(found []netip.Addr) netip.Addr {
-	for _, ip := range found {
-		if ip.Unmap().Is4() {
-			return ip.Unmap()
-		}
-	}
-	return found[0]
 }
 
 // startWorkers opens the listeners and starts a worker on each.
@@ -174,6 +136,9 @@ func (s *Server) startWorkers() error {
 		if err := s.serve(i, worker); err != nil {
 			return fmt.Errorf("worker %d: %w", i, err)
 		}
+	}
+	if s.group != nil {
+		s.group.Start()
 	}
 	return nil
 }
@@ -204,6 +169,7 @@ func (s *Server) startLoop(i, cpu int) error {
 	worker, err := loop.Start(loop.Config{
 		Engine:   s.engine,
 		CPU:      cpu,
+		RateMin:  s.config.Limits.RateMin,
 		Panicked: func(value any, stack []byte) { s.panicked(i, value, stack) },
 	})
 	if err != nil {
@@ -299,14 +265,13 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 		})
 	} else {
 		pool := upstream.New(worker, upstream.Config{
-			Targets:  s.targets,
-			Strategy: s.config.Routing.Strategy,
-			Connect:  t.Connect,
-			Idle:     t.Upstream,
-			Worker:   i,
-			Seed:     uint64(time.Now().UnixNano()) + uint64(i),
-			Loads:    s.loads,
-			Stats:    counts,
+			Group:       s.group,
+			Connect:     t.Connect,
+			Idle:        t.Upstream,
+			Worker:      i,
+			Seed:        uint64(time.Now().UnixNano()) + uint64(i),
+			RetryBudget: s.config.Routing.RetryBudget,
+			Stats:       counts,
 		})
 		name = s.pseudonym
 		h = forward.New(forward.Config{
@@ -315,6 +280,9 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 			Write:    t.Write,
 			Limits:   limits,
 			Via:      name,
+			RateMin:  s.config.Limits.RateMin,
+			Retries:  s.config.Routing.Retries,
+			Route:    route(&s.config.Routing),
 		}, pool)
 	}
 	return exchange.NewServer(exchange.Config{
@@ -412,6 +380,9 @@ func (s *Server) refuse(ctx context.Context) {
 
 // stop ends the workers now.
 func (s *Server) stop() {
+	if s.group != nil {
+		s.group.Stop()
+	}
 	for _, w := range s.workers {
 		w.Stop()
 	}

@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,8 +52,6 @@ func TestStartErrors(t *testing.T) {
 				[]string{"[listen.tls]", "not built yet"}},
 			{"mode tcp", "[listen]\nport = 0\nmode = \"tcp\"\n[[upstreams]]\nname = \"u\"\naddress = \"127.0.0.1\"\nport = 1",
 				[]string{`[listen] mode = "tcp"`, "not built yet"}},
-			{"an upstream whose name nobody knows", proxyConfig(engine, []string{"no-such-host.invalid:80"}),
-				[]string{`[[upstreams]] up0: resolve "no-such-host.invalid"`}},
 		} {
 			t.Run(row.name, func(t *testing.T) {
 				log := new(logBook)
@@ -135,21 +132,4 @@ func TestPortZero(t *testing.T) {
 		}
 		assert.Equal(t, "hello", s.dial().get("/a"))
 	})
-}
-
-func TestPrefer(t *testing.T) {
-	for _, row := range []struct{ name, found, want string }{
-		{"one of IPv4", "192.0.2.1", "192.0.2.1"},
-		{"one of IPv4, as IPv6 writes it", "::ffff:192.0.2.1", "192.0.2.1"},
-		{"one of IPv6", "2001:db8::1", "2001:db8::1"},
-		{"the first of several", "192.0.2.1 192.0.2.2", "192.0.2.1"},
-		{"both, as localhost often has them", "::1 127.0.0.1", "127.0.0.1"},
-		{"both, mapped", "2001:db8::1 ::ffff:192.0.2.1", "192.0.2.1"},
-	} {
-		var found []netip.Addr
-		for _, text := range strings.Fields(row.found) {
-			found = append(found, netip.MustParseAddr(text))
-		}
-		assert.Equal(t, netip.MustParseAddr(row.want), prefer(found), row.name)
-	}
 }

@@ -66,6 +66,8 @@ func (s *Stats) each(reasons []string, visit func(Value, *Counter)) {
 		visit(Value{Name: "upstream_errors_total", Label: "reason", Of: UpstreamError(i).String(),
 			Help: "Failures of upstreams, by reason."}, &s.UpstreamErrors[i])
 	}
+	visit(Value{Name: "retries_total",
+		Help: "Tries of a request beyond its first."}, &s.Retries)
 	visit(Value{Name: "underscore_fields_total",
 		Help: "Request fields dropped for an underscore in their name."}, &s.Underscores)
 	eachReason(reasons, &s.RefusedRequests, Value{Name: "requests_refused_total",

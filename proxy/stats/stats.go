@@ -30,6 +30,7 @@ type Stats struct {
 	Responses      [classes]Counter
 	ClientErrors   [clientErrors]Counter
 	UpstreamErrors [upstreamErrors]Counter
+	Retries        Counter // tries of a request beyond its first
 	Underscores    Counter // request fields dropped for an underscore in their name
 
 	// By the reasons of the HTTP parser, which this package does not know: their
@@ -118,6 +119,8 @@ const (
 	ResponseTimeout                      // no response in time
 	BadResponse                          // not valid HTTP
 	NoUpstream                           // none was eligible
+	QueueFull                            // none had room, and too many waited already
+	QueueTimeout                         // none had room in time
 	upstreamErrors
 )
 
@@ -136,6 +139,10 @@ func (e UpstreamError) String() string {
 		return "bad_response"
 	case NoUpstream:
 		return "no_upstream"
+	case QueueFull:
+		return "queue_full"
+	case QueueTimeout:
+		return "queue_timeout"
 	}
 	return "unknown"
 }

@@ -1,18 +1,19 @@
-// Package upstream keeps a worker's connections to upstreams: it picks one for
-// a request, hands out an idle connection or dials, and takes it back.
+// Package upstream picks the upstream of a request and keeps a worker's
+// connections to it: it hands out an idle connection or dials, and takes it
+// back. It knows which upstreams are up, by health checks and by what goes wrong
+// on the way, bounds what each gets at once, and follows the addresses of names.
 //
-// It speaks no protocol and never repeats a request: whether a failed one may
-// be tried elsewhere is the handler's decision.
+// It speaks no HTTP but in health checks, and never repeats a request: whether a
+// failed one may be tried elsewhere is the handler's decision.
 //
-// A Pool belongs to one worker and is called on it; Take waits. Loads are the
-// one thing that workers share: a counter for each upstream, and only where the
-// strategy looks at it.
+// A Pool belongs to one worker and is called on it; Take and Await wait. A Group
+// is what all workers share, and safe for any goroutine.
 package upstream
 
 import (
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"slices"
 	"time"
 
 	"atlas/proxy/balance"
@@ -20,15 +21,8 @@ import (
 	"atlas/proxy/stats"
 )
 
-// Target is one upstream.
-type Target struct {
-	Name    string
-	Address loop.Address
-	Weight  int
-}
-
 const (
-	// idleMax is how many idle connections a worker keeps for each upstream.
+	// idleMax is how many idle connections a worker keeps for each endpoint.
 	idleMax = 256
 	// surplusIdle is how long it keeps those beyond: between two requests of a
 	// busy moment. Closing them at once made 500 clients dial anew all the
@@ -36,63 +30,53 @@ const (
 	surplusIdle = time.Second
 	// surplusMax bounds them.
 	surplusMax = 8192
+	// lifeMax bounds the age of a connection, so that changes of routes are
+	// followed within it.
+	lifeMax = time.Hour
 )
 
 // Config is what a Pool needs to know.
 type Config struct {
-	Targets  []Target
-	Strategy balance.Strategy
-	Connect  time.Duration // bound of a dial
-	Idle     time.Duration // how long an unused connection is kept
-	Worker   int           // its number: workers start at different targets
-	Seed     uint64        // of Strategy Random
-	// Loads is shared by all workers; nil where the strategy needs none.
-	Loads *Loads
-	Stats *stats.Stats
+	Group       *Group
+	Connect     time.Duration // bound of a dial
+	Idle        time.Duration // how long an unused connection is kept
+	Worker      int           // its number: workers start at different upstreams
+	Seed        uint64        // of strategies that draw
+	RetryBudget int           // percent of the requests that may be further tries
+	Stats       *stats.Stats
 }
 
-// Loads counts the exchanges in flight for each target, over all workers.
-type Loads struct{ active []paddedInt }
-
-// paddedInt keeps counters of different targets off one cache line.
-type paddedInt struct {
-	n atomic.Int32
-	_ [124]byte
-}
-
-// NewLoads makes the counters for a strategy, or nil if it looks at none.
-func NewLoads(strategy balance.Strategy, targets int) *Loads {
-	if strategy != balance.LeastConnections {
-		return nil
-	}
-	return &Loads{active: make([]paddedInt, targets)}
-}
-
-// Active is the number of exchanges in flight for a target.
-func (l *Loads) Active(target int) int { return int(l.active[target].n.Load()) }
-
-// ErrNone says that no upstream is eligible: all weights are 0, or all that
-// are not have been tried.
+// ErrNone says that no upstream is eligible: by health checks, because weights
+// are 0, because a name has no address, or because all others have been tried.
 var ErrNone = errors.New("no upstream is eligible")
 
 // Pool is one worker's upstream connections.
 type Pool struct {
 	loop   loop.Loop
+	group  *Group
 	config Config
-	picker *balance.Picker
-	view   []balance.Upstream
-	idle   [][]*Conn // by target, the most recently used last
-	free   []*Conn   // structs for the next connections
+	budget budget
+	free   []*Conn // structs for the next connections
+
+	// What the group said when its version was version: of this worker's own,
+	// so that a pick reads no more than that number.
+	version uint64
+	set     *set
+	targets []*Target // of set.endpoints
+	picker  *balance.Picker
+	view    []balance.Upstream
+	up      []bool       // what view.Up is where there is room
+	again   loop.Instant // when an ejection ends; 0: none does
+	tried   []int        // memory for Pick
 }
 
-// New makes the pool of one worker.
-func New(l loop.Loop, cfg Config) *Pool {
-	p := &Pool{loop: l, config: cfg, idle: make([][]*Conn, len(cfg.Targets))}
-	for _, t := range cfg.Targets {
-		p.view = append(p.view, balance.Upstream{Weight: int32(t.Weight), Up: true})
-	}
-	p.picker = balance.NewPicker(cfg.Strategy, p.view, cfg.Worker, cfg.Seed)
-	return p
+// Target is an endpoint as one worker sees it: with its connections.
+type Target struct {
+	*Endpoint
+	index   int     // in Pool.targets
+	gone    bool    // not in the configuration any more, or an address that its name has lost
+	idle    []*Conn // the most recently used last
+	dialled int     // connections that are being made to be idle
 }
 
 // Conn is a connection that an exchange has for itself.
@@ -100,67 +84,247 @@ type Conn struct {
 	loop.Conn
 	Reused bool // it has carried an exchange before, so the upstream may just be closing it
 	pool   *Pool
-	target int
+	target *Target
 	since  loop.Instant // when it was dialled
 }
 
-// lifeMax bounds the age of a connection, so that changes of names and routes
-// are followed within it.
-const lifeMax = time.Hour
+// New makes the pool of one worker, on it.
+func New(l loop.Loop, cfg Config) *Pool {
+	p := &Pool{loop: l, group: cfg.Group, config: cfg, budget: budget{percent: cfg.RetryBudget}}
+	p.group.join(p)
+	return p
+}
 
-// Pick chooses the target of a request, without those that it has tried. It
-// counts the exchange as in flight until Done.
-func (p *Pool) Pick(tried []int) (target int, err error) {
-	if p.config.Loads != nil {
-		for i := range p.view {
-			p.view[i].InFlight = p.config.Loads.active[i].n.Load()
+// refresh looks at the group where something has changed.
+func (p *Pool) refresh() {
+	g, now := p.group, p.loop.Now()
+	version := g.version.Load()
+	if version == p.version && (p.again == 0 || now < p.again) {
+		return
+	}
+	p.again = g.readmit(now)
+	p.version = g.version.Load()
+	if s := g.set.Load(); s != p.set {
+		p.adopt(s)
+	}
+	for i, e := range p.set.endpoints {
+		p.up[i] = e.up()
+		p.view[i].Up = p.up[i]
+		p.view[i].Since = e.since.Load()
+	}
+}
+
+// adopt takes over another set. Targets that stay keep their connections; idle
+// connections of the others are closed.
+func (p *Pool) adopt(s *set) {
+	old := p.targets
+	p.set, p.targets, p.view, p.up = s, make([]*Target, len(s.endpoints)), s.view(), make([]bool, len(s.endpoints))
+	for i, e := range s.endpoints {
+		at := slices.IndexFunc(old, func(t *Target) bool { return t.Endpoint == e })
+		if at < 0 {
+			p.targets[i] = &Target{Endpoint: e, index: i}
+			continue
+		}
+		p.targets[i] = old[at]
+		p.targets[i].index = i
+	}
+	for _, t := range old {
+		if !slices.Contains(p.targets, t) {
+			t.gone = true
+			t.drain()
 		}
 	}
-	target = p.picker.Pick(p.view, tried)
-	if target == balance.None {
-		return target, ErrNone
-	}
-	if p.config.Loads != nil {
-		p.config.Loads.active[target].n.Add(1)
-	}
-	return target, nil
+	p.picker = balance.New(balance.Config{
+		Strategy:  p.group.options.Strategy,
+		Worker:    p.config.Worker,
+		Seed:      p.config.Seed,
+		SlowStart: p.group.options.SlowStart,
+		Table:     s.table,
+	}, p.view)
 }
 
-// Done ends the exchange that Pick has begun.
-func (p *Pool) Done(target int) {
-	if p.config.Loads != nil {
-		p.config.Loads.active[target].n.Add(-1)
+// drain closes the idle connections.
+func (t *Target) drain() {
+	for len(t.idle) > 0 {
+		c := t.idle[len(t.idle)-1]
+		t.idle = t.idle[:len(t.idle)-1]
+		c.Unpark()
+		c.Drop()
 	}
 }
 
-// Name is the target's name, for messages.
-func (p *Pool) Name(target int) string { return p.config.Targets[target].Name }
+// Pick chooses the target of a request, without those that it has tried. It
+// counts the exchange as in flight until Done. It does not wait:
+//
+//	target, nil     take a connection to it
+//	nil, ErrFull    all that may get it have as much as they may: see Await
+//	nil, ErrNone    nobody may get it
+func (p *Pool) Pick(req balance.Request, tried []*Target) (*Target, error) {
+	p.refresh()
+	if len(tried) == 0 {
+		p.budget.request(p.loop.Now())
+	}
+	p.tried = p.tried[:0]
+	for _, t := range tried {
+		if !t.gone {
+			p.tried = append(p.tried, t.index)
+		}
+	}
+	if !p.group.counts {
+		if i := p.picker.PickFor(req, p.view, p.tried); i != balance.None {
+			return p.targets[i], nil
+		}
+		return p.pickEjected(req)
+	}
+	return p.pickCounted(req)
+}
+
+// pickCounted is Pick where exchanges in flight are counted. Others count at the
+// same time, so what has room when it is looked at may have none when it is taken.
+func (p *Pool) pickCounted(req balance.Request) (*Target, error) {
+	full := p.group.queue.waiting.Load() > 0 // then it is not our turn
+	for i, e := range p.set.endpoints {
+		free := e.free() && !(full && e.upstream.MaxConnections > 0)
+		p.view[i].InFlight = e.active.Load()
+		p.view[i].Up = p.up[i] && free
+	}
+	for {
+		i := p.picker.PickFor(req, p.view, p.tried)
+		if i == balance.None {
+			break
+		}
+		if p.targets[i].acquire() {
+			return p.targets[i], nil
+		}
+		p.view[i].Up = false
+	}
+	for i := range p.view {
+		if p.up[i] && p.view[i].Weight > 0 && !slices.Contains(p.tried, i) {
+			return nil, ErrFull // it is up, and was not taken
+		}
+	}
+	return p.pickEjected(req)
+}
+
+// pickEjected is the last resort: what was ejected and has not been tried by
+// this request is better than nothing. What health checks call down is not.
+func (p *Pool) pickEjected(req balance.Request) (*Target, error) {
+	for i, e := range p.set.endpoints {
+		p.view[i].Up = !e.down.Load() && e.free()
+	}
+	i := p.picker.PickFor(req, p.view, p.tried)
+	for k := range p.view {
+		p.view[k].Up = p.up[k]
+	}
+	if i == balance.None || p.group.counts && !p.targets[i].acquire() {
+		return nil, ErrNone
+	}
+	return p.targets[i], nil
+}
+
+// Await waits for a target to have room for the exchange of a client, as long as
+// the client stays. Its errors are ErrQueueFull, ErrQueueWait, and those of
+// loop.Conn.Await.
+func (p *Pool) Await(client loop.Conn, tried []*Target) (*Target, error) {
+	q := &p.group.queue
+	w := &waiter{loop: p.loop, client: client}
+	for _, t := range tried {
+		w.tried = append(w.tried, t.Endpoint)
+	}
+	if !q.join(w) {
+		return nil, ErrQueueFull
+	}
+	q.dispatch()
+	var err error
+	for until := p.loop.Now().After(p.group.options.QueueWait); err == nil && !q.has(w); {
+		err = client.Await(until)
+	}
+	granted := q.leave(w)
+	switch {
+	case granted == nil && err == loop.ErrDeadline:
+		return nil, ErrQueueWait
+	case granted == nil:
+		return nil, err
+	case err != nil && err != loop.ErrDeadline:
+		p.group.release(granted)
+		return nil, err
+	}
+	p.refresh()
+	for _, t := range p.targets {
+		if t.Endpoint == granted {
+			return t, nil
+		}
+	}
+	p.group.release(granted) // it has just left the configuration
+	return nil, ErrNone
+}
+
+// Done ends the exchange that Pick or Await has begun.
+func (p *Pool) Done(t *Target) {
+	if p.group.counts {
+		p.group.release(t.Endpoint)
+	}
+}
+
+// MayRetry asks for a further try of a request, which counts against the budget.
+func (p *Pool) MayRetry() bool {
+	if !p.budget.retry(p.loop.Now()) {
+		return false
+	}
+	p.config.Stats.Retries.Add(1)
+	return true
+}
+
+// Succeeded notes a response that began took after the request was sent.
+func (p *Pool) Succeeded(t *Target, took time.Duration) {
+	if t.failures.Load() != 0 {
+		t.failures.Store(0)
+	}
+	p.observe(t, took)
+}
+
+// Failed notes a connection that was refused or lost. took is how long a
+// response that is late has been waited for, 0 if it is not that.
+func (p *Pool) Failed(t *Target, took time.Duration) {
+	p.group.fail(t.Endpoint, p.loop.Now())
+	if took > 0 {
+		p.observe(t, took)
+	}
+}
+
+func (p *Pool) observe(t *Target, took time.Duration) {
+	if !t.gone && p.group.options.Strategy == balance.PeakEWMA {
+		p.picker.Observe(t.index, int64(took), int64(p.loop.Now()))
+	}
+}
 
 // Take returns an idle connection to the target, the warmest first, or dials.
 // fresh insists on dialling. The error says which upstream and why.
-func (p *Pool) Take(target int, fresh bool) (*Conn, error) {
-	for !fresh && len(p.idle[target]) > 0 {
-		last := len(p.idle[target]) - 1
-		c := p.idle[target][last]
-		p.idle[target] = p.idle[target][:last]
+func (p *Pool) Take(t *Target, fresh bool) (*Conn, error) {
+	for !fresh && len(t.idle) > 0 {
+		last := len(t.idle) - 1
+		c := t.idle[last]
+		t.idle = t.idle[:last]
 		if c.Unpark() {
 			c.Reused = true
 			return c, nil
 		}
 		c.Drop()
 	}
-	t := &p.config.Targets[target]
 	conn, err := p.loop.Dial(t.Address, p.config.Connect)
 	if err != nil {
-		if err == loop.ErrDeadline {
+		switch err {
+		case loop.ErrStopped:
+		case loop.ErrDeadline:
 			p.config.Stats.FailUpstream(stats.ConnectTimeout)
-		} else {
+		default:
 			p.config.Stats.FailUpstream(stats.Refused)
 		}
-		return nil, fmt.Errorf("upstream %s (%s): connect: %w", t.Name, t.Address, err)
+		p.group.lookSoon(t.Endpoint)
+		return nil, fmt.Errorf("upstream %s: connect: %w", t.Endpoint, err)
 	}
 	c := p.newConn()
-	*c = Conn{Conn: conn, pool: p, target: target, since: p.loop.Now()}
+	*c = Conn{Conn: conn, pool: p, target: t, since: p.loop.Now()}
 	return c, nil
 }
 
@@ -173,22 +337,32 @@ func (p *Pool) newConn() *Conn {
 	return new(Conn)
 }
 
+// Forever is for Release: the upstream did not say how long it keeps idle
+// connections.
+const Forever = -1
+
 // Release gives a connection back for the next exchange. Everything of the last
-// one must have been read.
-func (c *Conn) Release() {
-	p := c.pool
+// one must have been read. timeout is after how many seconds of silence the
+// upstream closes it, or Forever: it is used no longer than until a second before
+// that, so that no request meets its end on the way.
+func (c *Conn) Release(timeout int) {
+	p, t := c.pool, c.target
 	now := p.loop.Now()
-	idle, keep := len(p.idle[c.target]), p.config.Idle
-	if idle >= idleMax {
+	keep := p.config.Idle
+	if timeout != Forever {
+		keep = min(keep, time.Duration(timeout-1)*time.Second)
+	}
+	if len(t.idle) >= idleMax {
 		keep = min(keep, surplusIdle)
 	}
-	if idle >= surplusMax || p.loop.Draining() || now > c.since.After(lifeMax) || len(c.Peek()) > 0 {
+	if len(t.idle) >= surplusMax || t.gone || p.loop.Draining() || keep <= 0 ||
+		now > c.since.After(lifeMax) || len(c.Peek()) > 0 {
 		c.Drop()
 		return
 	}
 	c.SetReadDeadline(now.After(keep))
 	c.SetWriteDeadline(0)
-	p.idle[c.target] = append(p.idle[c.target], c)
+	t.idle = append(t.idle, c)
 	c.Park(c)
 }
 
@@ -205,15 +379,17 @@ func (c *Conn) Drop() {
 // Lost closes an idle connection that the upstream ended, that spoke out of
 // turn, or that expired.
 func (c *Conn) Lost(loop.Conn) {
-	idle := c.pool.idle[c.target]
-	for i := range idle {
-		if idle[i] == c {
-			c.pool.idle[c.target] = append(idle[:i], idle[i+1:]...)
-			break
-		}
+	t := c.target
+	if i := slices.Index(t.idle, c); i >= 0 {
+		t.idle = slices.Delete(t.idle, i, i+1)
 	}
 	c.Drop()
 }
 
-// Idle is the number of idle connections to a target.
-func (p *Pool) Idle(target int) int { return len(p.idle[target]) }
+// Idle is the number of idle connections.
+func (p *Pool) Idle() (n int) {
+	for _, t := range p.targets {
+		n += len(t.idle)
+	}
+	return n
+}

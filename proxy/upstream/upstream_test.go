@@ -21,44 +21,47 @@ const patience = 10 * time.Second
 // rig is a worker with a pool.
 type rig struct {
 	*looptest.Env
-	pool  *Pool
-	stats *stats.Stats
+	options Options
+	config  Config
+	pool    *Pool
+	stats   *stats.Stats
 }
 
 // engines runs test on both engines, with a pool for the targets that it names.
 func engines(t *testing.T, cfg Config, test func(t *testing.T, r *rig)) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		r := &rig{Env: looptest.New(t, loop.Config{Engine: engine, CPU: -1}), stats: new(stats.Stats)}
-		cfg := cfg
-		cfg.Stats = r.stats
+		r.config, r.config.Stats = cfg, r.stats
 		if cfg.Connect == 0 {
-			cfg.Connect = patience
+			r.config.Connect = patience
 		}
 		if cfg.Idle == 0 {
-			cfg.Idle = patience
+			r.config.Idle = patience
 		}
-		if cfg.Strategy == "" {
-			cfg.Strategy = balance.RoundRobin
-		}
-		r.pool = New(r.Loop, cfg)
+		r.options = Options{Strategy: balance.RoundRobin, QueueMax: 10, QueueWait: patience}
 		test(t, r)
 	})
 }
 
-// to sends the pool to other targets.
+// to makes a pool for some addresses, each an upstream: "a", "b" and so on.
 func (r *rig) to(addresses ...loop.Address) {
-	cfg := r.pool.config
-	cfg.Targets = nil
+	o := r.options
 	for i, address := range addresses {
-		cfg.Targets = append(cfg.Targets, Target{Name: string(rune('a' + i)), Address: address, Weight: 1})
+		if i == len(o.Upstreams) {
+			o.Upstreams = append(o.Upstreams, Upstream{Weight: 1})
+		}
+		o.Upstreams[i].Name, o.Upstreams[i].Address = string(rune('a'+i)), address
 	}
-	cfg.Loads = NewLoads(cfg.Strategy, len(addresses))
-	r.pool = New(r.Loop, cfg)
+	r.config.Group = NewGroup(r.Context(), o)
+	r.config.Group.Start()
+	r.Cleanup(r.config.Group.Stop)
+	r.pool = New(r.Loop, r.config)
+	r.Post(r.pool.refresh)
 }
 
-// take is Take of a test that expects a connection.
+// take is Take of a test that expects a connection to the first upstream.
 func (r *rig) take(fresh bool) *Conn {
-	c, err := r.pool.Take(0, fresh)
+	c, err := r.pool.Take(r.pool.targets[0], fresh)
 	if !assert.NoError(r, err) {
 		panic("no connection")
 	}
@@ -67,7 +70,7 @@ func (r *rig) take(fresh bool) *Conn {
 
 // idle is the pool's own count, asked on the worker.
 func (r *rig) idle() (n int) {
-	r.Post(func() { n = r.pool.Idle(0) })
+	r.Post(func() { n = r.pool.Idle() })
 	return n
 }
 
@@ -82,10 +85,10 @@ func TestReuse(t *testing.T) {
 			a, b, c := r.take(false), r.take(false), r.take(false)
 			connA, connB, connC := a.Conn, b.Conn, c.Conn
 			assert.False(t, a.Reused)
-			a.Release()
-			b.Release()
-			c.Release()
-			assert.Equal(t, 3, r.pool.Idle(0))
+			a.Release(Forever)
+			b.Release(Forever)
+			c.Release(Forever)
+			assert.Equal(t, 3, r.pool.Idle())
 
 			warmest := r.take(false)
 			assert.Same(t, connC, warmest.Conn, "last in, first out")
@@ -113,7 +116,7 @@ func TestDropForgets(t *testing.T) {
 		r.to(r.Script(silent).Address)
 		r.Task(func() {
 			c := r.take(false)
-			c.Release()
+			c.Release(Forever)
 			c = r.take(false)
 			assert.True(t, c.Reused)
 			c.Drop()
@@ -149,7 +152,7 @@ func TestLost(t *testing.T) {
 				r.Task(func() {
 					conns := []*Conn{r.take(false), r.take(false), r.take(false)}
 					for _, c := range conns {
-						c.Release()
+						c.Release(Forever)
 					}
 				})
 				assert.Equal(t, 3, r.idle())
@@ -187,7 +190,7 @@ func TestLostJustNow(t *testing.T) {
 			_, err := c.Write([]byte("x"))
 			assert.NoError(t, err)
 			assert.NoError(t, c.Flush())
-			c.Release()
+			c.Release(Forever)
 		})
 		<-ended
 		time.Sleep(20 * time.Millisecond)
@@ -205,7 +208,7 @@ func TestExpiry(t *testing.T) {
 		closed := make(chan struct{})
 		s := r.Script(func(p *looptest.Peer, _ int) { p.Gone(); close(closed) })
 		r.to(s.Address)
-		r.Task(func() { r.take(false).Release() })
+		r.Task(func() { r.take(false).Release(Forever) })
 		<-closed
 		r.Eventually("the pool to forget it", func() bool { return r.idle() == 0 })
 	})
@@ -222,9 +225,9 @@ func TestSurplus(t *testing.T) {
 				conns = append(conns, r.take(false))
 			}
 			for _, c := range conns {
-				c.Release()
+				c.Release(Forever)
 			}
-			assert.Equal(t, idleMax+20, r.pool.Idle(0))
+			assert.Equal(t, idleMax+20, r.pool.Idle())
 		})
 		r.Eventually("the surplus to go", func() bool { return r.idle() == idleMax })
 	})
@@ -247,21 +250,21 @@ func TestReleaseDrops(t *testing.T) {
 		r.Task(func() {
 			c := r.take(false)
 			assert.NoError(t, c.Fill())
-			c.Release()
-			assert.Zero(t, r.pool.Idle(0), "with bytes that nobody has read")
+			c.Release(Forever)
+			assert.Zero(t, r.pool.Idle(), "with bytes that nobody has read")
 
 			c = r.take(false)
 			assert.NoError(t, c.Fill())
 			c.Consume(len(c.Peek()))
 			c.since -= loop.Instant(lifeMax + time.Minute)
-			c.Release()
-			assert.Zero(t, r.pool.Idle(0), "older than lifeMax")
+			c.Release(Forever)
+			assert.Zero(t, r.pool.Idle(), "older than lifeMax")
 
 			c = r.take(false)
 			assert.NoError(t, c.Fill())
 			c.Consume(len(c.Peek()))
-			c.Release()
-			assert.Equal(t, 1, r.pool.Idle(0))
+			c.Release(Forever)
+			assert.Equal(t, 1, r.pool.Idle())
 		})
 		open := r.Listen(looptest.Funcs{OnServe: func(c loop.Conn) bool {
 			busy := r.take(true)
@@ -270,9 +273,9 @@ func TestReleaseDrops(t *testing.T) {
 			for !r.Loop.Draining() {
 				r.Loop.Sleep(time.Millisecond)
 			}
-			idle := r.pool.Idle(0)
-			busy.Release()
-			assert.Equal(t, idle, r.pool.Idle(0), "while the worker drains")
+			idle := r.pool.Idle()
+			busy.Release(Forever)
+			assert.Equal(t, idle, r.pool.Idle(), "while the worker drains")
 			return false
 		}})
 		client := r.Client(open)
@@ -294,13 +297,13 @@ func TestDialFails(t *testing.T) {
 		full, missing := r.Full(), loop.Address{Path: filepath.Join(t.TempDir(), "none")}
 		r.to(refuses, full, missing)
 		r.Task(func() {
-			c, err := r.pool.Take(0, false)
+			c, err := r.pool.Take(r.pool.targets[0], false)
 			assert.Nil(t, c)
 			assert.EqualError(t, err, "upstream a ("+refuses.String()+"): connect: connection refused")
-			_, err = r.pool.Take(1, false)
+			_, err = r.pool.Take(r.pool.targets[1], false)
 			assert.EqualError(t, err, "upstream b ("+full.String()+"): connect: deadline passed")
 			assert.ErrorIs(t, err, loop.ErrDeadline)
-			_, err = r.pool.Take(2, true)
+			_, err = r.pool.Take(r.pool.targets[2], true)
 			assert.EqualError(t, err, "upstream c (unix:"+missing.Path+"): connect: no such file or directory")
 		})
 		assert.EqualValues(t, 2, r.stats.UpstreamErrors[stats.Refused].Load())
@@ -335,43 +338,51 @@ func TestUnixSocket(t *testing.T) {
 				assert.NoError(t, c.Fill())
 				assert.Equal(t, "hello", string(c.Peek()))
 				c.Consume(5)
-				c.Release()
+				c.Release(Forever)
 			}
 			r.take(false).Drop()
 		})
 	})
 }
 
-func TestPick(t *testing.T) {
-	loads := NewLoads(balance.LeastConnections, 3)
-	assert.Nil(t, NewLoads(balance.RoundRobin, 3), "a strategy that looks at none")
-	assert.Nil(t, NewLoads(balance.Random, 3))
-	targets := []Target{{Name: "a", Weight: 1}, {Name: "b", Weight: 1}, {Name: "c", Weight: 0}}
-	least := New(nil, Config{Targets: targets, Strategy: balance.LeastConnections, Loads: loads})
-	other := New(nil, Config{Targets: targets, Strategy: balance.LeastConnections, Loads: loads, Worker: 1})
-	turns := New(nil, Config{Targets: targets, Strategy: balance.RoundRobin})
-	pick := func(p *Pool, tried ...int) int {
-		target, err := p.Pick(tried)
-		assert.NoError(t, err)
-		return target
-	}
-	first := pick(least)
-	assert.Equal(t, 1-first, pick(other), "workers see each other's exchanges")
-	least.Done(first)
-	assert.Equal(t, first, pick(least))
-	assert.Equal(t, 1-first, pick(least, first))
-	assert.Equal(t, 3, loads.Active(0)+loads.Active(1))
-	assert.Zero(t, loads.Active(2), "it has no weight")
-	for range 2 {
-		least.Done(1 - first)
-	}
-	least.Done(first)
-	assert.Zero(t, loads.Active(0)+loads.Active(1))
+// An upstream that says how long it keeps an idle connection is not asked in the
+// last second before that.
+func TestKeepAliveTimeout(t *testing.T) {
+	engines(t, Config{}, func(t *testing.T, r *rig) {
+		r.to(r.Script(silent).Address)
+		r.Task(func() {
+			r.take(true).Release(0)
+			r.take(true).Release(1)
+			assert.Zero(t, r.pool.Idle(), "it may be closing already")
+			r.take(true).Release(3600)
+			assert.Equal(t, 1, r.pool.Idle())
+		})
+		if testing.Short() {
+			return
+		}
+		r.Task(func() { r.take(false).Release(2) })
+		assert.Equal(t, 1, r.idle())
+		r.Eventually("its second to pass", func() bool { return r.idle() == 0 })
+	})
+}
 
-	_, err := least.Pick([]int{0, 1})
-	assert.Equal(t, ErrNone, err)
-	assert.Zero(t, loads.Active(0)+loads.Active(1), "none was picked, none is in flight")
-	assert.NotEqual(t, pick(turns), pick(turns))
-	turns.Done(0)
-	assert.Equal(t, "b", least.Name(1))
+// Idle connections that are wanted are made without being asked for, and again
+// when they are lost.
+func TestMinIdle(t *testing.T) {
+	engines(t, Config{}, func(t *testing.T, r *rig) {
+		lose := make(chan struct{})
+		s := r.Script(func(p *looptest.Peer, nth int) {
+			if nth == 1 {
+				<-lose
+				return
+			}
+			p.Gone()
+		})
+		r.options.Upstreams = []Upstream{{Weight: 1, MinIdle: 3}}
+		r.to(s.Address)
+		r.Eventually("connections", func() bool { return r.idle() == 3 })
+		assert.Equal(t, 3, s.Accepted())
+		close(lose)
+		r.Eventually("one more", func() bool { return s.Accepted() == 4 && r.idle() == 3 })
+	})
 }

@@ -1,0 +1,56 @@
+package server
+
+import (
+	"log/slog"
+	"net/netip"
+
+	"atlas/proxy/config"
+	"atlas/proxy/forward"
+	"atlas/proxy/loop"
+	"atlas/proxy/upstream"
+)
+
+// groupOptions is what the configuration says about upstreams, in the words of
+// package upstream.
+func groupOptions(cfg *config.Config, log *slog.Logger) upstream.Options {
+	o := upstream.Options{
+		Strategy:  cfg.Routing.Strategy,
+		SlowStart: cfg.Routing.SlowStart,
+		QueueMax:  cfg.Routing.Queue,
+		QueueWait: cfg.Timeouts.Queue,
+		Log:       log,
+	}
+	for i := range cfg.Upstreams {
+		c := &cfg.Upstreams[i]
+		u := upstream.Upstream{
+			Name:           c.Name,
+			Weight:         c.Weight,
+			MaxConnections: c.MaxConnections,
+			MinIdle:        c.MinIdle,
+		}
+		port := uint16(c.Port)
+		if path := config.UnixPath(c.Address); path != "" {
+			u.Address = loop.Address{Path: path}
+		} else if ip, err := netip.ParseAddr(c.Address); err == nil {
+			u.Address = loop.Address{AddrPort: netip.AddrPortFrom(ip, port)}
+		} else {
+			u.Host, u.Port = c.Address, port
+		}
+		if check := c.HealthCheck; check != nil {
+			u.Check = (*upstream.Check)(check)
+		}
+		o.Upstreams = append(o.Upstreams, u)
+	}
+	return o
+}
+
+// route is what the configuration says about where a request goes.
+func route(r *config.Routing) forward.Route {
+	of, name := r.HashOf()
+	kinds := map[string]forward.Hash{
+		config.HashPath:   forward.HashPath,
+		config.HashHeader: forward.HashHeader,
+		config.HashCookie: forward.HashCookie,
+	}
+	return forward.Route{Strategy: r.Strategy, Hash: kinds[of], Name: name, Sticky: r.Sticky}
+}
