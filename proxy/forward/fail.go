@@ -45,6 +45,9 @@ func (t *transfer) failPick(err error) {
 	case err == upstream.ErrQueueWait:
 		t.x.Stats.FailUpstream(stats.QueueTimeout)
 		f.Error = exchange.ConnectionLimitReached
+	case err == upstream.ErrNoAddress:
+		t.x.Stats.FailUpstream(stats.NoUpstream)
+		f.Error = exchange.DNSError
 	case err == upstream.ErrNone:
 		t.x.Stats.FailUpstream(stats.NoUpstream)
 		f.Error = exchange.DestinationUnavailable

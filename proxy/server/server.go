@@ -267,7 +267,7 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 		pool := upstream.New(worker, upstream.Config{
 			Group:       s.group,
 			Connect:     t.Connect,
-			Idle:        t.Upstream,
+			Idle:        t.Pool,
 			Worker:      i,
 			Seed:        uint64(time.Now().UnixNano()) + uint64(i),
 			RetryBudget: s.config.Routing.RetryBudget,
@@ -278,6 +278,7 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 			Upstream: t.Upstream,
 			Body:     t.Body,
 			Write:    t.Write,
+			Tunnel:   t.Tunnel,
 			Limits:   limits,
 			Via:      name,
 			RateMin:  s.config.Limits.RateMin,
@@ -294,6 +295,7 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 		BodyMax: s.config.Limits.BodyBytes,
 		Stats:   counts,
 		Name:    name,
+		Trusted: s.config.Routing.TrustedProxies,
 		Failed:  s.failures.add,
 	}, s.wrap(h))
 }

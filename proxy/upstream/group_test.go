@@ -214,7 +214,7 @@ func TestNameWithoutAddress(t *testing.T) {
 		}
 		r.options.Upstreams = []Upstream{{Weight: 1, Host: "app.test", Port: 80}}
 		r.to(addresses(1)...)
-		assert.Equal(t, map[string]int{ErrNone.Error(): 1}, r.picks(1))
+		assert.Equal(t, map[string]int{ErrNoAddress.Error(): 1}, r.picks(1))
 		known.Store(true)
 		r.Eventually("its address", func() bool { return r.picks(1)["a"] == 1 })
 	})
