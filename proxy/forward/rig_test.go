@@ -77,6 +77,9 @@ func proxyOn(e *looptest.Env, s setup, targets ...loop.Address) *rig {
 		Upstream: s.upstream, Body: s.body, Write: s.write, Retries: max(s.retries, 0), Route: s.route,
 		Tunnel: s.tunnel, Via: "atlas", RateMin: s.rateMin, RateGrace: s.rateGrace,
 	}, r.pool)
+	if s.client.Name == "" {
+		s.client.Name = "me"
+	}
 	s.client.Stats = r.stats
 	r.address = r.Listen(exchange.NewServer(s.client, h))
 	r.group.Start()
