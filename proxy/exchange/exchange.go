@@ -311,7 +311,9 @@ func (x *Exchange) finish() bool {
 		// A handler that says nothing is broken; so is the exchange.
 		x.report(&Fault{Status: 500, Why: "no answer", Error: InternalError, Side: ProxySide, Step: "answer"})
 		x.Abort()
-		return false
+	}
+	if x.status == 0 {
+		return false // aborted: nothing of the connection is left to read
 	}
 	x.ReleaseHead()
 	if _, whole := x.Body.Whole(); whole {
@@ -321,9 +323,7 @@ func (x *Exchange) finish() bool {
 	if x.keep && x.Body.Done() {
 		return true
 	}
-	if x.status != 0 {
-		x.linger()
-	}
+	x.linger()
 	return false
 }
 

@@ -104,7 +104,7 @@ func (t *transfer) again(err error) bool {
 		})
 	case errors.Is(err, loop.ErrStopped):
 		t.fail(stopped(err))
-	case isLost, err == loop.ErrGuard:
+	case isLost, err == loop.ErrGuard, err == loop.ErrDeadline && t.leaving:
 		t.failClient(err, lost)
 	case t.up.Reused && t.repeatable() && !isSyntax && !ours(err):
 		t.up.Drop()

@@ -12,6 +12,7 @@ package forward
 
 import (
 	"errors"
+	"io"
 	"time"
 
 	"atlas/proxy/balance"
@@ -116,6 +117,7 @@ type transfer struct {
 	hops      int64 // that TRACE or OPTIONS may still make; 0: nobody counts
 	uploadErr error // why the client's body broke off
 	watching  bool  // the upload has ended and watches the client
+	leaving   bool  // the client has ended its direction behind its request
 	answered  bool  // the response is complete, or has failed: nobody wants the rest of the body
 	uploaded  bool  // all of the body, and its end, went to the upstream
 
@@ -151,7 +153,7 @@ func (h *Handler) take(x *exchange.Exchange) *transfer {
 	t.x = x
 	t.tried, t.stale, t.refused = t.tried[:0], false, nil
 	t.uploadErr, t.watching, t.answered, t.uploaded = nil, false, false, false
-	t.offer, t.switched = 0, false
+	t.offer, t.switched, t.leaving = 0, false, false
 	return t
 }
 
@@ -297,6 +299,9 @@ func (t *transfer) upload(c *upstream.Conn) {
 		if t.watching = false; err == nil {
 			return // its next request: no end can be seen behind that
 		}
+		if !t.answered && !t.switched && t.hurry() {
+			return
+		}
 	} else if err != nil && t.switched {
 		t.uploadErr = clientLost{readBody, err}
 	}
@@ -345,7 +350,7 @@ func (t *transfer) readHead() error {
 	for {
 		n, err := h1.ParseResponse(c.Peek(), resp)
 		if err == h1.ErrShort {
-			if err := c.Fill(); err != nil {
+			if err := c.Fill(); err != nil && !(err == loop.ErrGuard && t.hurry()) {
 				return err
 			}
 			continue
@@ -374,6 +379,29 @@ func (t *transfer) readHead() error {
 	}
 }
 
+// leavingSilence is how long an upstream may be silent once the client has ended
+// its direction.
+const leavingSilence = time.Second
+
+// hurry is called when the client's direction has ended while the upstream is
+// waited for. A client that has nothing more to say and one that has left look the
+// same until something is sent to them. So what the upstream says soon goes on,
+// and tells which of both it is; and who has left does not keep the upstream busy
+// for long. It is false for a client that is gone for sure.
+func (t *transfer) hurry() bool {
+	if t.leaving || t.x.Client.Fill() != io.EOF {
+		return false
+	}
+	t.leaving = true
+	t.up.Guard(nil)
+	if t.x.Begun() {
+		t.body.Hurry(leavingSilence)
+	} else {
+		t.up.SetReadDeadline(t.x.Loop.Now().After(leavingSilence))
+	}
+	return true
+}
+
 // bodyWithHead is up to which size a body that has arrived with its head is sent
 // with it, in one piece.
 const bodyWithHead = 4 << 10
@@ -400,6 +428,9 @@ func (t *transfer) begin(n int) error {
 	t.bodyTrailers = framing.Kind == h1.BodyChunked && forwardsTrailers(&resp.Head)
 	t.up.Consume(n)
 	t.body.Start(t.up.Conn, framing) // before SendHead waits: the upload may interrupt it
+	if t.leaving {
+		t.body.Hurry(leavingSilence)
+	}
 	short, whole := t.body.Whole()
 	if len(short) > bodyWithHead {
 		short, whole = nil, false
@@ -427,6 +458,9 @@ func (t *transfer) relay() error {
 		}
 	}
 	readErr, writeErr := relay.Copy(x.Writer(), &t.body, buffer, cfg.Upstream, cfg.Write)
+	if readErr == loop.ErrGuard && t.hurry() {
+		readErr, writeErr = relay.Copy(x.Writer(), &t.body, buffer, cfg.Upstream, cfg.Write)
+	}
 	if readErr != nil {
 		return readErr
 	}

@@ -28,6 +28,7 @@ type Body struct {
 	done    bool
 	cut     bool
 
+	hurry   time.Duration // most that Copy waits for bytes, or 0
 	rateMin int64         // bytes a second, or 0
 	grace   time.Duration // waited without a look at the rate
 	waited  time.Duration // for the sender
@@ -38,7 +39,7 @@ type Body struct {
 func (b *Body) Start(c loop.Conn, framing h1.Body) {
 	b.conn, b.kind, b.left = c, framing.Kind, framing.Length
 	b.chunks, b.tail, b.room = h1.Chunks{}, 0, 1<<63-1
-	b.done, b.cut, b.rateMin = framing.Empty(), false, 0
+	b.done, b.cut, b.hurry, b.rateMin = framing.Empty(), false, 0, 0
 }
 
 // Limit bounds how long the body may be, where that is not known in advance: in
@@ -52,6 +53,13 @@ func (b *Body) Limit(most int64) { b.room = most }
 // never after the last one. A rate of 0 demands nothing.
 func (b *Body) Demand(rateMin int64, grace time.Duration) {
 	b.rateMin, b.grace, b.waited, b.taken = rateMin, grace, 0, 0
+}
+
+// Hurry has Copy wait no longer than most for the next bytes, from now on: also
+// where another task is in it.
+func (b *Body) Hurry(most time.Duration) {
+	b.hurry = most
+	b.conn.SetReadDeadline(b.conn.Loop().Now().After(most))
 }
 
 // Interrupt ends a Read that waits in another task, and every later one of this

@@ -53,6 +53,9 @@ func (b *Buffers) Put(p []byte) {
 func Copy(to *Writer, from *Body, buffer []byte, read, write time.Duration) (readErr, writeErr error) {
 	l := from.conn.Loop()
 	for {
+		if from.hurry > 0 {
+			read = min(read, from.hurry)
+		}
 		from.conn.SetReadDeadline(l.Now().After(read))
 		n, err := from.Read(buffer)
 		to.conn.SetWriteDeadline(l.Now().After(write)) // also of the end that follows
