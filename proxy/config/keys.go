@@ -186,7 +186,7 @@ func routingKeys() []Key {
 			Doc:   "Further tries, on other upstreams first, of a request that no upstream can have acted upon."},
 		{Path: "routing.retry_budget", Type: Integer, Default: "20", Max: 100, Modes: http,
 			field: func(c *Config) any { return &c.Routing.RetryBudget },
-			Doc:   "Percent of the last ten seconds' requests that may be further tries; 3 a second always may."},
+			Doc:   "Percent of the requests of ten seconds that may be tried again after a time-out; 30 always may."},
 		{Path: "routing.slow_start", Type: Duration, Default: `"0s"`, Max: int64(timeoutMax), Modes: http,
 			field: func(c *Config) any { return &c.Routing.SlowStart },
 			Doc:   "Time in which an upstream that comes back gets from a tenth to all of its share."},

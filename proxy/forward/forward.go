@@ -195,7 +195,7 @@ func (t *transfer) connect() bool {
 		pool.Failed(t.target, 0)
 		t.tried = append(t.tried, t.target)
 		t.refused = err
-		if len(t.tried) > t.handler.config.Retries || !pool.MayRetry() {
+		if len(t.tried) > t.handler.config.Retries || !pool.MayRetry(err) {
 			t.failConnect()
 			return false
 		}

@@ -297,22 +297,34 @@ func TestQueueTimeout(t *testing.T) {
 	})
 }
 
-// Further tries cost, where nothing but failure comes of them.
+// Further tries that are waited for have a budget; those that are refused at once
+// cost nothing.
 func TestRetryBudget(t *testing.T) {
-	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
-		r := proxyOn(e, setup{strategy: balance.RoundRobin}, refusing(t), refusing(t), refusing(t))
-		c := r.Client(r.address)
-		const requests = 100
-		for range requests {
-			c.Send(get)
-			resp := c.Answer("GET")
-			assert.Equal(t, 502, resp.StatusCode)
-			assert.False(t, resp.Close)
-		}
-		assert.EqualValues(t, 30, r.stats.Retries.Load())
-		assert.EqualValues(t, requests+30, r.stats.UpstreamErrors[stats.Refused].Load())
-	})
+	const requests = 40
+	for name, row := range map[string]struct {
+		address func(*looptest.Env) loop.Address
+		status  int
+		retries int64
+	}{
+		"full":    {(*looptest.Env).Full, 504, 30},
+		"refuses": {func(e *looptest.Env) loop.Address { return refusing(e) }, 502, 2 * requests},
+	} {
+		t.Run(name, func(t *testing.T) {
+			looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+				e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
+				target := row.address(e)
+				r := proxyOn(e, setup{strategy: balance.RoundRobin, connect: 5 * time.Millisecond}, target, target, target)
+				c := r.Client(r.address)
+				for range requests {
+					c.Send(get)
+					resp := c.Answer("GET")
+					assert.Equal(t, row.status, resp.StatusCode)
+					assert.False(t, resp.Close)
+				}
+				assert.EqualValues(t, row.retries, r.stats.Retries.Load())
+			})
+		})
+	}
 }
 
 func TestNoRetries(t *testing.T) {

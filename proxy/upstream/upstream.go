@@ -274,9 +274,11 @@ func (p *Pool) Done(t *Target) {
 	}
 }
 
-// MayRetry asks for a further try of a request, which counts against the budget.
-func (p *Pool) MayRetry() bool {
-	if !p.budget.retry(p.loop.Now()) {
+// MayRetry asks for a further try of a request to which Take has said err. One
+// that was refused at once has cost nobody anything; what was waited for counts
+// against the budget.
+func (p *Pool) MayRetry(err error) bool {
+	if errors.Is(err, loop.ErrDeadline) && !p.budget.retry(p.loop.Now()) {
 		return false
 	}
 	p.config.Stats.Retries.Add(1)
