@@ -231,7 +231,7 @@ func randomAsk(rng *rand.Rand, most int64) *ask {
 			a.act = actEcho
 		}
 		if rng.IntN(25) == 0 {
-			a.act = actEarly
+			a.act, a.size = actEarly, rng.Int64N(min(most, 400_000))
 		}
 	}
 	if rng.IntN(8) == 0 {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -44,12 +45,12 @@ func TestProcessChaos(t *testing.T) {
 		t.Logf("CHAOS_SEED=%d, %v", seed, last)
 		run := newChaos(t, engine, seed)
 		run.load(last / 10)
-		before := run.rest()
+		before := run.rest(math.MaxInt64) // tasks of the burst do not matter here
 		t.Logf("warm: %s", before)
 		run.weather.startAll(t)
 		run.load(last)
 		run.calm()
-		after := run.rest()
+		after := run.rest(idleTasks(engine))
 		t.Logf("at the end: %s", after)
 		run.compare(before, after, last)
 		run.end()
@@ -253,19 +254,19 @@ func (run *chaos) calm() {
 	assert.Equal(run.t, before.Starved, after.Starved, "receives that found no buffer in a calm")
 }
 
-// rest ends the upstreams, waits until nothing is left of clients and them, and
-// says how Atlas is then.
-func (run *chaos) rest() (r report) {
+// rest ends the upstreams, waits until nothing is left of clients and them, and at
+// most so many tasks, and says how Atlas is then.
+func (run *chaos) rest(tasks int64) (r report) {
 	run.weather.killAll()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		var err error
 		r, err = run.atlas.question("report")
 		require.NoError(run.t, err, "%s", run.atlas.tail())
-		if r.Open == 0 && r.Dialled == 0 && r.Tasks <= idleTasks(run.engine) {
+		if r.Open == 0 && r.Dialled == 0 && r.Tasks <= tasks {
 			break
 		}
 	}
-	if r.Open != 0 || r.Dialled != 0 || r.Tasks > idleTasks(run.engine) {
+	if r.Open != 0 || r.Dialled != 0 || r.Tasks > tasks {
 		run.hang("it does not come to rest: %s", r)
 	}
 	r, err := run.atlas.question("collect")

@@ -100,6 +100,10 @@ func (u *upstreamServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		u.read(r, &a)
 		u.send(w, &a)
 	case actEarly:
+		// Or net/http would read the body first. So it reads on behind the
+		// answer, for a while: who asks again on that connection meanwhile, in
+		// the middle of that body, gets what he deserves.
+		_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/1 can
 		head.Set("Content-Length", "2")
 		w.WriteHeader(http.StatusForbidden)
 		_, _ = io.WriteString(w, "no") // if they have left, nobody is to be told
