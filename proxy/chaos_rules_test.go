@@ -110,6 +110,9 @@ func (run *chaos) judge(l *line, a *ask, got *answer) {
 		return
 	}
 	run.count("error " + why)
+	if a.idempotent() && a.bodiless() && got.status >= 500 {
+		why += ", which might have been repeated"
+	}
 	run.count(fmt.Sprintf("status %d %s", got.status, why))
 }
 
