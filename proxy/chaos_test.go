@@ -45,12 +45,12 @@ func TestProcessChaos(t *testing.T) {
 		t.Logf("CHAOS_SEED=%d, %v", seed, last)
 		run := newChaos(t, engine, seed)
 		run.load(last / 10)
-		before := run.rest(math.MaxInt64) // tasks of the burst do not matter here
+		before := run.rest(anything, math.MaxInt64)
 		t.Logf("warm: %s", before)
 		run.weather.startAll(t)
 		run.load(last)
 		run.calm()
-		after := run.rest(idleTasks(engine))
+		after := run.rest(before, idleTasks(engine))
 		t.Logf("at the end: %s", after)
 		run.compare(before, after, last)
 		run.end()
@@ -254,20 +254,31 @@ func (run *chaos) calm() {
 	assert.Equal(run.t, before.Starved, after.Starved, "receives that found no buffer in a calm")
 }
 
-// rest ends the upstreams, waits until nothing is left of clients and them, and at
-// most so many tasks, and says how Atlas is then.
-func (run *chaos) rest(tasks int64) (r report) {
+// anything is a rest in which no connection is left, and all else may be.
+var anything = report{Goroutines: math.MaxInt, Descs: math.MaxInt}
+
+// restedAs reports that no connection is left, and no more than at most of what
+// takes a moment to end.
+func (r report) restedAs(most report, tasks int64) bool {
+	return r.Open == 0 && r.Dialled == 0 && r.Tasks <= tasks && r.Descs <= most.Descs && r.others() <= most.others()
+}
+
+// others are the goroutines that are no tasks.
+func (r report) others() int { return r.Goroutines - int(r.Tasks) }
+
+// rest ends the upstreams, waits until nothing is left of clients and them, and
+// says how Atlas is then.
+func (run *chaos) rest(most report, tasks int64) (r report) {
 	run.weather.killAll()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	var rested bool
+	for end := time.Now().Add(patience); !rested && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		var err error
 		r, err = run.atlas.question("report")
 		require.NoError(run.t, err, "%s", run.atlas.tail())
-		if r.Open == 0 && r.Dialled == 0 && r.Tasks <= tasks {
-			break
-		}
+		rested = r.restedAs(most, tasks)
 	}
-	if r.Open != 0 || r.Dialled != 0 || r.Tasks > tasks {
-		run.hang("it does not come to rest: %s", r)
+	if !rested {
+		run.hang("it does not come to rest: %s; it began with %s, and %d tasks may be idle", r, most, tasks)
 	}
 	r, err := run.atlas.question("collect")
 	require.NoError(run.t, err)
@@ -280,7 +291,7 @@ func (run *chaos) compare(before, after report, last time.Duration) {
 	assert.Zero(t, after.Panics, "panics")
 	assert.Zero(t, after.Refused, "connections refused for want of descriptors")
 	assert.LessOrEqual(t, after.Descs, before.Descs, "descriptors")
-	assert.LessOrEqual(t, after.Goroutines-int(after.Tasks), before.Goroutines-int(before.Tasks), "goroutines that are no tasks")
+	assert.LessOrEqual(t, after.others(), before.others(), "goroutines that are no tasks")
 	assert.LessOrEqual(t, after.Heap, before.Heap+rules.heap, "bytes of heap in use")
 	if !invariant.Enabled { // the race detector has memory of its own
 		assert.LessOrEqual(t, after.Resident, before.Resident+rules.resident, "kB resident")
