@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -286,8 +287,9 @@ func (l *line) receiveFinal(a *ask, resp *http.Response, got *answer) {
 		l.run.fail("id %d: %s: Keep-Alive: %s is none of the client's business", a.id, a, hop)
 	}
 	if resp.StatusCode != http.StatusOK {
-		_, got.err = io.Copy(io.Discard, resp.Body)
-		got.whole = got.err == nil
+		var text []byte
+		text, got.err = io.ReadAll(io.LimitReader(resp.Body, 10_000))
+		got.whole, got.said = got.err == nil, strings.TrimSpace(string(text))
 		return
 	}
 	want, size := a.body(l.run.seed)

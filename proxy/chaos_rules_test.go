@@ -72,15 +72,17 @@ func verdict(f fate, a arrivals) string {
 
 // answer is what a client got.
 type answer struct {
-	status   int   // 0: no head came
-	whole    bool  // with all of the body
-	closing  bool  // it said that it is the last one of its connection
-	err      error // why it is not whole
+	status   int    // 0: no head came
+	whole    bool   // with all of the body
+	closing  bool   // it said that it is the last one of its connection
+	err      error  // why it is not whole
+	said     string // the body of what is no 200
 	from, to time.Time
 }
 
 func (a *answer) String() string {
-	return fmt.Sprintf("status %d, whole %v, %v, after %v", a.status, a.whole, a.err, a.to.Sub(a.from).Round(time.Millisecond))
+	return fmt.Sprintf("status %d %q, whole %v, %v, after %v",
+		a.status, a.said, a.whole, a.err, a.to.Sub(a.from).Round(time.Millisecond))
 }
 
 // judge decides whether an answer may be what it is.
@@ -113,7 +115,7 @@ func (run *chaos) judge(l *line, a *ask, got *answer) {
 	if a.idempotent() && a.bodiless() && got.status >= 500 {
 		why += ", which might have been repeated"
 	}
-	run.count(fmt.Sprintf("status %d %s", got.status, why))
+	run.count(fmt.Sprintf("%d %q, %s", got.status, got.said, why))
 }
 
 // excuse says why a request of a well-behaved client may have failed. "" is

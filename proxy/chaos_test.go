@@ -219,12 +219,12 @@ func (run *chaos) watch() {
 	}
 }
 
-// errors is what went wrong and may, by status and excuse.
+// errors is what went wrong and may, by excuse.
 func (run *chaos) errors() map[string]int {
 	run.mu.Lock()
 	defer run.mu.Unlock()
 	errors := maps.Clone(run.tally)
-	maps.DeleteFunc(errors, func(what string, _ int) bool { return !strings.HasPrefix(what, "status ") })
+	maps.DeleteFunc(errors, func(what string, _ int) bool { return !strings.HasPrefix(what, "error ") })
 	return errors
 }
 
@@ -328,5 +328,5 @@ func (run *chaos) summary() {
 	for i, what := range rows {
 		rows[i] = fmt.Sprintf("%s: %d", what, run.tally[what])
 	}
-	run.t.Logf("%d requests; %s; %s", run.ledger.issued(), run.weather, strings.Join(rows, ", "))
+	run.t.Logf("%d requests; %s\n%s", run.ledger.issued(), run.weather, strings.Join(rows, "\n"))
 }
