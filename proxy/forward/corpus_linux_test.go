@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"slices"
 	"strconv"
 	"strings"
@@ -88,26 +87,6 @@ func (l *ledger) take(client string) []arrival {
 	return got
 }
 
-// fieldOf is the value of a field that a head has once.
-func fieldOf(head, name string) string {
-	_, value, _ := strings.Cut(head, "\r\n"+name+": ")
-	value, _, _ = strings.Cut(value, "\r\n")
-	return value
-}
-
-func readChunked(in *bufio.Reader) (body, trailer string, err error) {
-	text, err := io.ReadAll(httputil.NewChunkedReader(in))
-	for err == nil {
-		var line string
-		line, err = in.ReadString('\n')
-		if line == "\r\n" {
-			break
-		}
-		trailer += line
-	}
-	return string(text), trailer, err
-}
-
 // dialFrom connects from an address of this host.
 func dialFrom(t *testing.T, from, to string) *looptest.Peer {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience}
@@ -158,16 +137,6 @@ func readAnswers(in *bufio.Reader, method string) (all []answer, broken bool) {
 		a.text, a.close = string(text), resp.Close
 		all = append(all, a)
 		in = both
-	}
-}
-
-func readHead(in *bufio.Reader) (head string, err error) {
-	for {
-		line, err := in.ReadString('\n')
-		head += line
-		if err != nil || line == "\r\n" {
-			return head, err
-		}
 	}
 }
 

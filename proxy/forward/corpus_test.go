@@ -1,7 +1,11 @@
 package forward_test
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
+	"net/http/httputil"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,6 +18,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"atlas/proxy/h1"
+	"atlas/proxy/looptest"
 )
 
 // wireCase is a case of h1's corpus (its testdata/README.md says how to read one)
@@ -244,4 +249,44 @@ func inLanes(t *testing.T, cases []wireCase, run func(lane int, index int, c *wi
 // agrees wants a verdict to be what it was with the bytes in one piece.
 func (c *wireCase) agrees(t *testing.T, whole, got string, cut int) bool {
 	return assert.Equal(t, whole, got, fmt.Sprintf("%s, cut at %d of %d", c.name, cut, len(c.input)))
+}
+
+// fieldOf is the value of a field that a head has once.
+func fieldOf(head, name string) string {
+	_, value, _ := strings.Cut(head, "\r\n"+name+": ")
+	value, _, _ = strings.Cut(value, "\r\n")
+	return value
+}
+
+func readChunked(in *bufio.Reader) (body, trailer string, err error) {
+	text, err := io.ReadAll(httputil.NewChunkedReader(in))
+	for err == nil {
+		var line string
+		line, err = in.ReadString('\n')
+		if line == "\r\n" {
+			break
+		}
+		trailer += line
+	}
+	return string(text), trailer, err
+}
+
+func readHead(in *bufio.Reader) (head string, err error) {
+	for {
+		line, err := in.ReadString('\n')
+		head += line
+		if err != nil || line == "\r\n" {
+			return head, err
+		}
+	}
+}
+
+// dialQuietly connects in any goroutine; nil is a failure.
+func dialQuietly(address string) *looptest.Peer {
+	c, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return nil
+	}
+	_ = c.SetDeadline(time.Now().Add(patience))
+	return &looptest.Peer{TCPConn: c.(*net.TCPConn), In: bufio.NewReader(c)}
 }
