@@ -214,10 +214,6 @@ func corpusRig(t *testing.T, engine loop.Engine) *wireRig {
 	return &wireRig{rig: proxyOn(e, setup{}, e.Script(l.script).Address), t: t, ledger: l}
 }
 
-// lastRequest is sent behind a case: whether it is answered says whether the
-// connection went on, and it ends it.
-const lastRequest = "GET /last HTTP/1.1\r\nHost: last\r\nConnection: close\r\n\r\n"
-
 // noise is what a client goes on sending behind what is refused.
 var noise = strings.Repeat("noise", 200)
 
@@ -277,12 +273,12 @@ func (c *wireCase) completion() string {
 		if n > bodyRead {
 			return "the beginning of a body without end"
 		}
-		return strings.Repeat("x", max(0, int(n)-len(rest))) + lastRequest
+		return strings.Repeat("x", max(0, int(n)-len(rest))) + lastGet
 	}
 	if body == "chunked" && rest == "" {
-		return "5\r\nhello\r\n0\r\n\r\n" + lastRequest
+		return "5\r\nhello\r\n0\r\n\r\n" + lastGet
 	}
-	return lastRequest
+	return lastGet
 }
 
 // forwarded wants the upstream to have got what the corpus says.
@@ -342,7 +338,7 @@ func TestCorpusChunked(t *testing.T) {
 			case status != 0:
 				w.every(lane, c, "POST", head, noise, false, func(trip wireTrip) { w.refused(c, trip, status, reason) })
 			default:
-				w.every(lane, c, "POST", head, lastRequest, false, func(trip wireTrip) {
+				w.every(lane, c, "POST", head, lastGet, false, func(trip wireTrip) {
 					if !assert.NotEmpty(t, trip.answers, c.name) || !assert.NotEmpty(t, trip.arrivals, c.name) {
 						return
 					}
