@@ -145,7 +145,8 @@ func requireSameStream(t *testing.T, b []byte) (messages int) {
 // streams are seeds: each request of the corpus, each chunked body behind a head,
 // with and without a message behind it.
 func streams(tb testing.TB) (all [][]byte) {
-	const next = "PUT /next HTTP/1.1\r\nHost: b:80\r\nContent-Length: 3\r\n\r\nabcGET /last HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n"
+	const next = "PUT /next HTTP/1.1\r\nHost: b:80\r\nContent-Length: 3\r\n\r\nabc" +
+		"GET /last HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n"
 	for _, c := range corpus(tb, "request") {
 		all = append(all, c.input, append(append([]byte{}, c.input...), next...))
 	}
@@ -182,6 +183,7 @@ func FuzzPipeline(f *testing.F) {
 		}
 	}
 	f.Add([]byte(strings.Repeat("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 3) + "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"))
-	f.Add([]byte("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n1;a=\"b;c\"\r\nx\r\n0\r\nX: y\r\nX: z\r\n\r\n\r\n"))
+	f.Add([]byte("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n" +
+		"1;a=\"b;c\"\r\nx\r\n0\r\nX: y\r\nX: z\r\n\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, b []byte) { requireSameStream(t, b) })
 }
