@@ -18,6 +18,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"atlas/proxy/h1"
+	"atlas/proxy/invariant"
 	"atlas/proxy/looptest"
 )
 
@@ -183,13 +184,15 @@ func (c *wireCase) fieldsAgree(tb testing.TB, head string, skip ...string) {
 
 // cuts are the places between the first and the last byte of a text of this size
 // at which to cut it: each, but for the middle of what fills a limit, where
-// nothing happens for thousands of bytes. A short run takes one of 16.
+// nothing happens for thousands of bytes. A short run, and one under the race
+// detector, takes one of 16.
 func cuts(size int) (at []int) {
 	const dense, stride, sample = 120, 509, 16
+	thin := testing.Short() || invariant.Enabled // which comes with the race detector
 	for k := 1; k < size; k++ {
 		switch {
 		case k >= dense && size-k >= dense && k%stride != 0:
-		case testing.Short() && (k+size)%sample != 0:
+		case thin && (k+size)%sample != 0:
 		default:
 			at = append(at, k)
 		}
