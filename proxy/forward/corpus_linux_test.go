@@ -219,7 +219,7 @@ var noise = strings.Repeat("noise", 200)
 
 // hopFields are those of a head that are ours to write, or the connection's.
 var hopFields = []string{"Host", "Connection", "Transfer-Encoding", "TE", "Upgrade", "Via", "Forwarded", "Max-Forwards",
-	"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Expect", "_"}
+	"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-IP", "Expect", "_"}
 
 func TestCorpusRequests(t *testing.T) {
 	cases := wireCases(t, "request")

@@ -1,8 +1,6 @@
 package forward_test
 
 import (
-	"fmt"
-	"io"
 	"strings"
 	"testing"
 	"time"
@@ -112,40 +110,4 @@ func TestSlowUpstreamAlone(t *testing.T) {
 		r.settled()
 		assert.Zero(t, r.Loop.Counters().Panics.Load())
 	})
-}
-
-// A client that ends its direction behind its request looks like one that has
-// left, and is taken for one while the upstream thinks: it gets its answer whole,
-// or a reset, and never an end that looks in order.
-func TestHalfClose(t *testing.T) {
-	for name, request := range map[string]string{"GET": get, "POST": post, "chunks": chunkedPost + "5\r\nhello\r\n0\r\n\r\n"} {
-		for _, thinks := range []time.Duration{0, 50 * time.Millisecond} {
-			t.Run(fmt.Sprintf("%s, after %v", name, thinks), func(t *testing.T) {
-				closed := make(chan struct{}, 1)
-				script := func(p *looptest.Peer, _ int) {
-					if p.Head() == "" {
-						return
-					}
-					time.Sleep(thinks)
-					_, _ = io.WriteString(p, "HTTP/1.1 200 OK\r\nDate: d\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
-					p.Gone()
-					closed <- struct{}{}
-				}
-				engines(t, setup{}, script, func(t *testing.T, r *rig) {
-					c := r.Client(r.address)
-					c.Send(request)
-					assert.NoError(t, c.CloseWrite())
-					text, err := c.Rest()
-					if err == nil {
-						assert.Regexp(t, `^HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 2\r\n(Connection: close\r\n)?\r\nok$`, text)
-					} else {
-						assert.ErrorContains(t, err, "reset")
-					}
-					<-closed
-					r.settled()
-					assert.Zero(t, r.Loop.Counters().Panics.Load())
-				})
-			})
-		}
-	}
 }

@@ -88,7 +88,10 @@ func New(t testing.TB, cfg loop.Config) *Env {
 	checkLeaks(t)
 	cfg.Panicked = func(value any, stack []byte) {
 		assert.Contains(t, string(stack), "goroutine")
-		e.panics <- value
+		select {
+		case e.panics <- value:
+		default: // counted all the same; the worker must not wait
+		}
 	}
 	e.config = cfg
 	e.restart(cfg)
