@@ -26,7 +26,7 @@ func readOurs(b []byte, req *Request, trailer *Trailer) (m message, err error) {
 	if err != nil {
 		return m, err
 	}
-	m = message{method: string(req.MethodName), target: string(req.Target), host: string(req.Host), keepAlive: req.KeepAlive}
+	m = message{method: string(req.MethodName), target: string(req.Target), host: decodedHost(req), keepAlive: req.KeepAlive}
 	switch req.Body.Kind {
 	case BodyLength:
 		if int64(len(b)-n) < req.Body.Length {
