@@ -39,8 +39,8 @@ var original = []fault{
 		"proxy/forward.TestExpectAnsweredAtOnce", "proxy/exchange.TestExpect",
 	}},
 	{what: "a connection that has switched protocols goes back to the pool", tests: []string{
-		"proxy/forward.TestUpstreamFaults", "proxy/h1.TestReusable",
-	}, later: "tunnels: one that ends leaves nothing in the pool"},
+		"proxy/forward.TestUpstreamFaults", "proxy/h1.TestReusable", "proxy/forward.TestUpgrade",
+	}},
 	{what: "a chunked body ends at the first bytes that look like its end", tests: []string{
 		"proxy/forward.TestChunkedEnd", "proxy/forward.TestCorpusChunked", "proxy/forward.TestTruncated", "proxy/h1.FuzzChunks",
 	}},
@@ -103,8 +103,9 @@ var original = []fault{
 		tests: []string{"proxy/forward.TestConnectFails", "proxy/forward.TestSpread", "proxy/server.TestNoDescriptorsLeft"},
 		later: "reload: files replaced by rename and by link, a weight that becomes 0, a change of mode"},
 	{what: "every connect looks a name up on the worker, and tries one address for two minutes", tests: []string{
-		"proxy/server.TestProxyToNamedUpstream", "proxy/forward.TestConnectFails",
-	}, later: "names that are looked up again, all of their addresses"},
+		"proxy/server.TestProxyToNamedUpstream", "proxy/forward.TestConnectFails", "proxy/upstream.TestNames",
+		"proxy/upstream.TestNameMoves", "proxy/upstream.TestSlowLookup",
+	}},
 }
 
 // TestOriginal wants every fault of the original to have tests that are there.
