@@ -137,6 +137,7 @@ type Timeouts struct {
 	Idle     time.Duration
 	Connect  time.Duration
 	Upstream time.Duration
+	Pool     time.Duration
 	Queue    time.Duration
 	Tunnel   time.Duration
 	Drain    time.Duration

@@ -103,7 +103,7 @@ func TestParseSample(t *testing.T) {
 				},
 				Timeouts: Timeouts{
 					Header: 10 * time.Second, Body: time.Minute, Write: time.Minute, Idle: 75 * time.Second,
-					Connect: 3 * time.Second, Upstream: time.Minute, Queue: 3 * time.Second, Tunnel: time.Hour,
+					Connect: 3 * time.Second, Upstream: time.Minute, Pool: time.Minute, Queue: 3 * time.Second, Tunnel: time.Hour,
 					Drain: 30 * time.Second,
 				},
 				Limits: Limits{HeaderBytes: 16384, HeaderFields: 100, RateMin: 240},

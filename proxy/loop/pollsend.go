@@ -78,7 +78,7 @@ func (c *pollConn) Flush() error {
 		return err
 	}
 	for c.outN > 0 {
-		if err := c.stopped(c.writeDeadline); err != nil {
+		if err := c.stoppedSend(); err != nil {
 			c.failSend(err)
 			break
 		}
@@ -99,6 +99,35 @@ func (c *pollConn) Flush() error {
 		c.outN = 0
 	}
 	return c.outErr
+}
+
+// stoppedSend is stopped for a send.
+func (c *pollConn) stoppedSend() error {
+	err := c.stopped(c.writeDeadline)
+	if err == ErrDeadline && c.moreTime() {
+		return nil
+	}
+	return err
+}
+
+// moreTime moves a write deadline on that has passed, for a client that takes
+// what it is sent at the least rate.
+func (c *pollConn) moreTime() bool {
+	rate := c.loop.config.RateMin
+	if rate == 0 || c.handler == nil || c.progress.interval <= 0 {
+		return false
+	}
+	var acked uint64
+	known := false
+	if c.raw.Control(func(fd uintptr) { acked, known = bytesAcked(int(fd)) }) != nil || !known {
+		return false
+	}
+	at := now()
+	if !c.progress.deserves(rate, acked, at) {
+		return false
+	}
+	c.writeDeadline = at.After(c.progress.interval)
+	return true
 }
 
 // failSend makes sending fail from now on.
@@ -145,7 +174,7 @@ func (c *pollConn) SendFile(f *File, off, n int64) (int64, error) {
 func (c *pollConn) sendPiece(f *File, off, n int64) (int64, error) {
 	var done int64
 	for {
-		if err := c.stopped(c.writeDeadline); err != nil {
+		if err := c.stoppedSend(); err != nil {
 			c.failSend(err)
 			return done, err
 		}
@@ -208,7 +237,7 @@ func (c *pollConn) Close() {
 		return
 	}
 	if c.writeDeadline == 0 {
-		c.writeDeadline = now().After(closeTimeout)
+		c.SetWriteDeadline(now().After(closeTimeout))
 	}
 	c.setWrite(c.writeDeadline)
 	c.setRead(Past) // a task may be waiting
@@ -218,6 +247,12 @@ func (c *pollConn) Close() {
 		_, err := c.writeOut()
 		c.loop.baton.Lock()
 		defer c.loop.baton.Unlock()
+		for cause(err) == ErrDeadline && c.moreTime() {
+			c.setWrite(c.writeDeadline)
+			c.loop.baton.Unlock()
+			_, err = c.writeOut()
+			c.loop.baton.Lock()
+		}
 		c.broken = c.broken || err != nil
 		c.outN = 0
 		c.free()

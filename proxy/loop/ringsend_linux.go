@@ -285,13 +285,38 @@ func (c *ringConn) awaitSent() error {
 
 func (c *ringConn) waitSend() {
 	if c.outErr == nil {
-		if err := c.cut(c.writeDeadline); err != nil {
+		if err := c.cutSend(); err != nil {
 			c.failSend(err)
 		}
 	}
 	if c.flight != nil {
 		c.waitWriter()
 	}
+}
+
+// cutSend is cut for a send.
+func (c *ringConn) cutSend() error {
+	err := c.cut(c.writeDeadline)
+	if err == ErrDeadline && c.moreTime() {
+		return nil
+	}
+	return err
+}
+
+// moreTime moves a write deadline on that has passed, for a client that takes
+// what it is sent at the least rate.
+func (c *ringConn) moreTime() bool {
+	l := c.loop
+	if l.config.RateMin == 0 || c.handler == nil || c.progress.interval <= 0 {
+		return false
+	}
+	acked, known := bytesAcked(c.fd)
+	if !known || !c.progress.deserves(l.config.RateMin, acked, l.now) {
+		return false
+	}
+	c.writeDeadline = l.now.After(c.progress.interval)
+	l.timers.ensure(&c.writeTimer, c.writeDeadline)
+	return true
 }
 
 // waitWriter suspends the task until something happens on the sending side.
@@ -367,14 +392,14 @@ func (c *ringConn) sendFileReady() error {
 	if err := c.sendable(); err != nil {
 		return err
 	}
-	if err := c.cut(c.writeDeadline); err != nil {
+	if err := c.cutSend(); err != nil {
 		c.failSend(err)
 		return err
 	}
 	return nil
 }
 
-// awaitRoom waits until the socket takes more, or sending may not go on.
+// awaitRoom waits until the socket takes more, or sendFileReady has to be asked.
 func (c *ringConn) awaitRoom() {
 	c.polling = true
 	c.ops++

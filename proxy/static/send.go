@@ -100,11 +100,16 @@ func sendBody(x *exchange.Exchange, e *entry, f *loop.File, s span) bool {
 	if f == nil {
 		return x.SendBytes(e.tail[2+s.first:][:s.length]) == nil
 	}
-	n, err := x.SendFile(f, s.first, s.length)
-	if err != nil || n < s.length {
-		// It has become shorter, or the client takes no more: it must not take
-		// this for all, nor the next response for the rest.
-		x.Abort()
+	// Who does not get all must not take this for all, nor the next response for
+	// the rest.
+	switch n, err := x.SendFile(f, s.first, s.length); {
+	case err != nil:
+		x.Fault(exchange.Fault{Status: exchange.StatusGone, Why: "the client takes no more", Cause: err,
+			Side: exchange.ClientSide, Step: "send response"})
+		return false
+	case n < s.length:
+		x.Fault(exchange.Fault{Status: 500, Why: "the file has become shorter",
+			Side: exchange.ProxySide, Step: "send response"})
 		return false
 	}
 	return true

@@ -99,7 +99,9 @@ func (h *Handler) load(x *exchange.Exchange, name string) {
 	case found.err != nil:
 		failOpen(x, found.err)
 	case stat.Dir && file == name: // not an index that is a directory
-		x.Fail(301, "a directory ends with a slash", "Location", location(name, query, hasQuery))
+		to := location(name, query, hasQuery)
+		text := []byte("301 Moved Permanently: a directory ends with a slash\n")
+		x.Answer(301, "text/plain; charset=utf-8", text, "Location", to)
 	case !stat.Regular:
 		x.Fail(404, "there is no such file")
 	default:

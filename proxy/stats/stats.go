@@ -31,9 +31,18 @@ type Stats struct {
 	ClientErrors   [clientErrors]Counter
 	UpstreamErrors [upstreamErrors]Counter
 	Retries        Counter // tries of a request beyond its first
+	Underscores    Counter // request fields dropped for an underscore in their name
+
+	// By the reasons of the HTTP parser, which this package does not know: their
+	// names are given to NewSet.
+	RefusedRequests  [ReasonsMax]Counter
+	RefusedResponses [ReasonsMax]Counter
 
 	_ [lineBytes]byte
 }
+
+// ReasonsMax is how many reasons for a refusal can be told apart.
+const ReasonsMax = 64
 
 // class is the first digit of a status, less one.
 type class uint8
