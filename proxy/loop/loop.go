@@ -241,4 +241,5 @@ type Counters struct {
 	Enters   atomic.Uint64 // system calls that entered the ring (ring)
 	Tasks    atomic.Int64  // tasks that exist, idle ones included
 	Refused  atomic.Uint64 // accepts that failed for want of descriptors
+	Cold     atomic.Uint64 // pieces of files that were brought into memory before they were sent
 }

@@ -31,7 +31,7 @@ const patience = 10 * time.Second
 // Run runs the whole suite on one engine.
 func Run(t *testing.T, engine loop.Engine) {
 	groups := []map[string]func(*Env){
-		streamTests, sendTests, progressTests, awaitTests, taskTests, lifeTests, edgeTests, stressTests,
+		streamTests, sendTests, progressTests, awaitTests, taskTests, lifeTests, edgeTests, stressTests, fileTests,
 	}
 	for _, group := range groups {
 		for name, test := range group {
