@@ -130,7 +130,7 @@ func (x *Exchange) Write(p []byte) (int, error) { return x.writer.Write(p) }
 func (x *Exchange) Writer() *relay.Writer { return &x.writer }
 
 // End ends the response.
-func (x *Exchange) End(trailer *h1.Trailer) error { return x.writer.End(trailer) }
+func (x *Exchange) End(trailer *h1.Trailer) error { return x.writer.End(trailer, true) }
 
 // sendFilePiece is how much of a file may take one write time-out.
 const sendFilePiece = 1 << 20

@@ -218,7 +218,7 @@ func corpusRig(t *testing.T, engine loop.Engine) *wireRig {
 var noise = strings.Repeat("noise", 200)
 
 // hopFields are those of a head that are ours to write, or the connection's.
-var hopFields = []string{"Host", "Connection", "Transfer-Encoding", "TE", "Upgrade", "Via", "Forwarded", "Max-Forwards",
+var hopFields = []string{"Host", "Content-Length", "Connection", "Transfer-Encoding", "TE", "Upgrade", "Via", "Forwarded", "Max-Forwards",
 	"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-IP", "Expect", "_"}
 
 func TestCorpusRequests(t *testing.T) {

@@ -98,7 +98,7 @@ func originForm(method, target string) string {
 }
 
 // ours are fields that the proxy writes or takes out, whatever the client said.
-var ours = []string{"Via", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Connection", "Upgrade", "Te",
+var ours = []string{"Content-Length", "Via", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Connection", "Upgrade", "Te",
 	"Max-Forwards"}
 
 // from reports that the upstream's request is the client's.

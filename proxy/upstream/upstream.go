@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"atlas/proxy/balance"
@@ -53,7 +54,17 @@ var (
 	ErrNone = errors.New("no upstream is eligible")
 	// ErrNoAddress: all are names, and none has an address.
 	ErrNoAddress = errors.New("no upstream's name has an address")
+	// ErrScarce: this machine, or what it allows this process, has no room for
+	// another connection. No upstream is to blame, and none would be better.
+	ErrScarce = errors.New("no room for another connection to an upstream")
 )
+
+// scarce reports an error of a dial that is ours.
+func scarce(err error) bool {
+	return slices.ContainsFunc([]error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
+	}, func(ours error) bool { return errors.Is(err, ours) })
+}
 
 // Pool is one worker's upstream connections.
 type Pool struct {
@@ -323,20 +334,32 @@ func (p *Pool) Take(t *Target, fresh bool) (*Conn, error) {
 	}
 	conn, err := p.loop.Dial(t.Address, p.config.Connect)
 	if err != nil {
-		switch err {
-		case loop.ErrStopped:
-		case loop.ErrDeadline:
-			p.config.Stats.FailUpstream(stats.ConnectTimeout)
-		default:
-			p.config.Stats.FailUpstream(stats.Refused)
-		}
-		p.group.lookSoon(t.Endpoint)
-		return nil, fmt.Errorf("upstream %s: connect: %w", t.Endpoint, err)
+		return nil, fmt.Errorf("upstream %s: connect: %w", t.Endpoint, p.refused(t, err))
 	}
 	c := p.newConn()
 	*c = Conn{Conn: conn, pool: p, target: t, since: p.loop.Now()}
 	return c, nil
 }
+
+// refused counts a dial that failed.
+func (p *Pool) refused(t *Target, err error) error {
+	switch {
+	case err == loop.ErrStopped:
+		return err
+	case scarce(err):
+		p.config.Stats.FailUpstream(stats.Scarce)
+		return errors.Join(ErrScarce, err)
+	case err == loop.ErrDeadline:
+		p.config.Stats.FailUpstream(stats.ConnectTimeout)
+	default:
+		p.config.Stats.FailUpstream(stats.Refused)
+	}
+	p.group.lookSoon(t.Endpoint)
+	return err
+}
+
+// Ready reports that Take probably need not dial.
+func (t *Target) Ready() bool { return len(t.idle) > 0 }
 
 func (p *Pool) newConn() *Conn {
 	if n := len(p.free); n > 0 {
@@ -385,6 +408,9 @@ func (c *Conn) Drop() {
 		p.free = append(p.free, c)
 	}
 }
+
+// Abandon closes a connection that another task may still know.
+func (c *Conn) Abandon() { c.Conn.Reset() }
 
 // Lost closes an idle connection that the upstream ended, that spoke out of
 // turn, or that expired.
