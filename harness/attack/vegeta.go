@@ -13,6 +13,69 @@ import (
 	"atlas/results"
 )
 
+// wrkMax is the length of answers from which on wrk would be the limit: it
+// reads 8 KB at a time, and vegeta over our transport 256.
+const wrkMax = 1 << 20
+
+// requests are phases of requests on connections that stay open.
+type requests struct {
+	g         Generator
+	target    Target
+	load      Load
+	meters    Meters
+	transport *transport
+	byWrk     bool
+	openCPU   time.Duration
+	openWall  time.Duration
+}
+
+func newRequests(g Generator, target Target, load Load, meters Meters) *requests {
+	return &requests{
+		g: g, target: target, load: load, meters: meters,
+		transport: newTransport(target, load.Conns),
+		byWrk:     load.Rate == 0 && g.Wrk != "" && target.Length < wrkMax,
+	}
+}
+
+// warmUp checks every answer, whoever drives the measured phase.
+func (r *requests) warmUp(ctx context.Context) (phase, error) {
+	if r.byWrk && r.target.TLS != nil {
+		if err := r.meterOpening(); err != nil {
+			return phase{}, err
+		}
+	}
+	return r.g.drive(ctx, r.transport, r.load, r.load.Warmup)
+}
+
+// meterOpening opens the connections by themselves and notes what that costs.
+// A TLS handshake costs as much as twenty requests, and wrk can make its own
+// nowhere but within the measured phase; with OpenSSL it takes about as long.
+func (r *requests) meterOpening() error {
+	before, err := r.meters.read()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := r.transport.open(r.load.Conns); err != nil {
+		return &Unsound{Reasons: []string{"warm-up: " + err.Error()}}
+	}
+	r.openWall = time.Since(began)
+	after, err := r.meters.read()
+	r.openCPU = after.server - before.server
+	return err
+}
+
+func (r *requests) opening() (cpu, wall time.Duration) { return r.openCPU, r.openWall }
+
+func (r *requests) measure(ctx context.Context) (phase, error) {
+	if !r.byWrk {
+		return r.g.drive(ctx, r.transport, r.load, r.load.Measured)
+	}
+	return r.g.wrk(ctx, r.target, r.load, r.transport.wire())
+}
+
+func (r *requests) close() { r.transport.close() }
+
 // drive runs vegeta over t for d: at load.Rate from the clock, or as fast as
 // the connections allow if that is 0. Workers are bounded by the connections:
 // vegeta would otherwise answer one stall with new workers and connections
