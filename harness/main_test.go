@@ -212,7 +212,8 @@ func (l lab) peerAtlas() string {
 // Two binaries of Atlas in one run, round by round.
 func TestRunOther(t *testing.T) {
 	l := newLab(t)
-	_, stderr, status := l.run("-scenario", "static-1k", "-count", "2", "-subject", "", "-atlas", l.peerAtlas(), "-other", l.peerAtlas())
+	_, stderr, status := l.run("-scenario", "static-1k", "-count", "2",
+		"-subject", "", "-atlas", l.peerAtlas(), "-other", l.peerAtlas())
 	require.Zero(t, status, stderr)
 	require.Regexp(t, `round 1/2  static-1k c=100: atlas \S.*, atlas-other \S`, stderr)
 	require.Regexp(t, `round 2/2  static-1k c=100: atlas-other \S.*, atlas \S`, stderr)
@@ -331,7 +332,8 @@ func TestCommandLine(t *testing.T) {
 		{"unknown subject", []string{"-subject", "apache"}, exitUsage, `no subject is named "apache"`},
 		{"atlas is not built", []string{"-subject", "atlas", "-atlas", "/no/atlas"}, exitUsage, "/no/atlas is missing: run `make build`"},
 		{"no other Atlas is named", []string{"-subject", "atlas-other"}, exitUsage, "-other names no binary"},
-		{"the other Atlas is not there", []string{"-subject", "atlas-other", "-other", "/no/other"}, exitUsage, "/no/other, which -other names"},
+		{"the other Atlas is not there", []string{"-subject", "atlas-other", "-other", "/no/other"},
+			exitUsage, "/no/other, which -other names"},
 		{"no subject for it", []string{"-subject", "haproxy", "-scenario", "static-1k"}, exitUsage, "can do the work of no scenario"},
 		{"nothing is built", []string{"-subject", "", "-atlas", "/no/atlas"}, exitUsage, "/no/atlas is missing: run `make build`"},
 		{"generator", []string{"-generator", "ab"}, exitUsage, `-generator "ab"`},
@@ -360,7 +362,8 @@ func TestVerbs(t *testing.T) {
 		{"none", nil, exitUsage, nil, "usage: harness"},
 		{"unknown", []string{"measure"}, exitUsage, nil, `unknown verb "measure"`},
 		{"help", []string{"help"}, exitPass, []string{"usage: harness"}, ""},
-		{"list", []string{"list"}, exitPass, []string{"static-1k", "proxy-1k-latency", "quick form: [100]", "handshakes, conns [64]", "nginx-readme", "haproxy"}, ""},
+		{"list", []string{"list"}, exitPass, []string{
+			"static-1k", "proxy-1k-latency", "quick form: [100]", "handshakes, conns [64]", "nginx-readme", "haproxy"}, ""},
 		{"list with an argument", []string{"list", "x"}, exitUsage, nil, `unexpected argument "x"`},
 		{"doctor", []string{"doctor", "-atlas", "/no/atlas"}, exitPass,
 			[]string{"conntrack", "load cores", "/no/atlas: run `make build`"}, ""},

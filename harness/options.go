@@ -58,9 +58,9 @@ func parseOptions(stderr io.Writer, args []string) (*options, error) {
 	flags := flag.NewFlagSet("harness run", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	pattern := flags.String("scenario", "",
-		"comma-separated `globs` of scenarios (default: all in the long form, the README's at 100 connections in the short one)")
+		"comma-separated `globs` of scenarios (default: all in the long form; harness list names those of the short one)")
 	names := flags.String("subject", "",
-		"comma-separated `names` of subjects (default: Atlas on both engines, both nginx profiles, and in the long form HAProxy)")
+		"comma-separated `names` of subjects (default: Atlas on both engines, both nginxes, in the long form HAProxy)")
 	full := flags.Bool("full", false, "the long form: 10 rounds of 5 s, about 100 minutes for all")
 	quick := flags.Bool("quick", false, "the short form, which is the default: 6 rounds of 1 s, about 4 minutes")
 	count := flags.Int("count", 0, "`rounds`, instead of the form's")

@@ -194,6 +194,7 @@ func (s *session) measure(ctx context.Context, st step) (attack.Sample, error) {
 		Of:       st.cell.scenario.Load.Of,
 		Conns:    st.cell.conns,
 		Rate:     st.cell.scenario.Load.Rate,
+		Crowd:    st.cell.scenario.Load.Handshakes,
 		Warmup:   s.options.form.warmup,
 		Measured: s.options.form.measured,
 	}

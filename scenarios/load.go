@@ -126,6 +126,9 @@ func (s *Scenario) check(name string) error {
 	if s.Load.Of.Handshaking() && s.Target.TLS == Plain {
 		return fmt.Errorf("load.of is %q, but target.tls is missing", s.Load.Of)
 	}
+	if s.Load.Handshakes != 0 && s.Target.TLS == Plain {
+		return errors.New("load.handshakes is set, but target.tls is missing")
+	}
 	return nil
 }
 
@@ -151,9 +154,15 @@ func (l *Traffic) check() error {
 		if l.Rate != 0 {
 			return errors.New(`rate is set, but a load of mode "closed" has none`)
 		}
+		if l.Handshakes != 0 {
+			return errors.New(`handshakes is set, but a load of mode "closed" has none beside it`)
+		}
 	case Open:
 		if l.Rate < 1 || l.Rate > rateMax {
 			return fmt.Errorf("rate is %d, want 1 to %d per second", l.Rate, rateMax)
+		}
+		if l.Handshakes < 0 || l.Handshakes > handshakesMax {
+			return fmt.Errorf("handshakes is %d, want at most %d per second", l.Handshakes, handshakesMax)
 		}
 	default:
 		return fmt.Errorf("mode is %q, want %q or %q", l.Mode, Closed, Open)

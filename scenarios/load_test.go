@@ -31,7 +31,8 @@ func TestLoadEveryFile(t *testing.T) {
 	}
 	require.Subset(t, names, []string{
 		"static-1k", "proxy-1k", "static-1k-latency", "proxy-1k-latency",
-		"tls-static-1k", "tls-proxy-1k", "tls-proxy-1k-latency", "tls-handshake-full", "tls-handshake-resumed",
+		"tls-static-1k", "tls-proxy-1k", "tls-proxy-1k-latency", "tls-proxy-1k-crowded",
+		"tls-handshake-full", "tls-handshake-resumed",
 		"static-10k", "static-100k", "static-1m", "static-100m", "tcp-1k", "tcp-100m", "idle-conns", "tls-idle-conns",
 	})
 }
@@ -72,6 +73,9 @@ func TestLoadRefuses(t *testing.T) {
 		{"of", `"closed"`, "\"closed\"\nof = \"bytes\"", `load.of is "bytes"`},
 		{"idle in an open loop", `"closed"`, "\"open\"\nrate = 5\nof = \"idle\"", `load.of is "idle", which is for mode "closed"`},
 		{"handshakes without TLS", `"closed"`, "\"closed\"\nof = \"handshakes\"", "target.tls is missing"},
+		{"handshakes beside a closed loop", `"closed"`, "\"closed\"\nhandshakes = 5", "load.handshakes is set"},
+		{"handshakes beside plain requests", `"closed"`, "\"open\"\nrate = 5\nhandshakes = 5", "target.tls is missing"},
+		{"handshakes nobody can make", `"closed"`, "\"open\"\nrate = 5\nhandshakes = 50000", "load.handshakes is 50000"},
 		{"quick but not measured", "quick = [2]", "quick = [3]", "load.quick has 3"},
 		{"the same conns twice", "[1, 2]", "[2, 2]", "load.conns has 2 after 2"},
 	} {

@@ -66,6 +66,8 @@ const (
 	// Above this a paced generator on one core falls behind its own schedule,
 	// and the latency would be the generator's.
 	rateMax = 10_000
+	// A handshake costs the generator's core 300 microseconds.
+	handshakesMax = 1000
 )
 
 // Scenario is one load, as written in its file.
@@ -95,6 +97,9 @@ type Traffic struct {
 	// scenario without any is measured when it is named, or in the full form.
 	Quick []int `toml:"quick"`
 	Rate  int   `toml:"rate"` // requests per second; open loop only
+	// Handshakes are full TLS handshakes per second beside the requests, on
+	// connections of their own; open loop only.
+	Handshakes int `toml:"handshakes"`
 }
 
 // Counts returns the connection counts to measure, of the quick form or all.

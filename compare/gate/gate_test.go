@@ -213,6 +213,19 @@ func TestStats(t *testing.T) {
 	require.False(t, math.IsNaN(Median(Ratios([]float64{1}, []float64{0}))))
 }
 
+func TestInterval(t *testing.T) {
+	values := []float64{6, 1, 5, 2, 4, 3}
+	low, high, ok := Interval(values)
+	require.True(t, ok)
+	require.InDelta(t, 1, low, 0)
+	require.InDelta(t, 6, high, 0)
+	require.Equal(t, []float64{6, 1, 5, 2, 4, 3}, values, "left as they are")
+	_, _, ok = Interval(values[:5])
+	require.False(t, ok)
+	_, _, ok = Interval(nil)
+	require.False(t, ok)
+}
+
 func TestParsePolicyRefuses(t *testing.T) {
 	text, err := os.ReadFile("../policy.toml")
 	require.NoError(t, err)

@@ -91,7 +91,9 @@ func (t *tables) figure(head, unit string, text func(float64) string) column {
 
 // relative is a unit's ratio to the reference.
 func (t *tables) relative(unit string) column {
-	return column{"to " + t.reference, func(name results.Name) string { return ratio(t.ratio(name, t.reference, unit)) }}
+	return column{"to " + t.reference, func(name results.Name) string {
+		return ratio(t.ratio(name, t.reference, unit))
+	}}
 }
 
 // marked is a rate, with a mark where it was not the server's own limit.

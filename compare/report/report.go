@@ -57,6 +57,7 @@ func Tables(w io.Writer, f *results.File, published *results.Published) {
 		fmt.Fprintf(w, "\n## %s\n", name.Scenario)
 		t.details(t.cells(name.Scenario))
 	}
+	t.other()
 	t.foot()
 }
 

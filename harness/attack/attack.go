@@ -36,6 +36,7 @@ type Load struct {
 	Of       scenarios.Work // "" means Requests
 	Conns    int
 	Rate     int // requests per second; 0 for a closed loop
+	Crowd    int // full handshakes per second beside them; open loop only
 	Warmup   time.Duration
 	Measured time.Duration // wrk rounds it up to whole seconds
 }
@@ -59,13 +60,17 @@ type Generator struct {
 	// LateMax is how long after its planned end an open loop may have its
 	// last answer; 0 means 50 ms and 5 % of the phase.
 	LateMax time.Duration
+	// CrowdMin is the share of the handshakes beside the requests that must
+	// have been made; 0 means 0.9.
+	CrowdMin float64
 }
 
 const (
 	stallMaxDefault = 10 * time.Second
 	lateMaxDefault  = 50 * time.Millisecond
 	// lateShare of the measured phase comes on top.
-	lateShare = 0.05
+	lateShare       = 0.05
+	crowdMinDefault = 0.9
 )
 
 // Sample is one measured phase that passed its checks.
@@ -110,6 +115,9 @@ func Measure(ctx context.Context, g Generator, target Target, load Load, meters 
 	}
 	if g.LateMax == 0 {
 		g.LateMax = lateMaxDefault + time.Duration(lateShare*float64(load.Measured))
+	}
+	if g.CrowdMin == 0 {
+		g.CrowdMin = crowdMinDefault
 	}
 	if load.Of == scenarios.Idle {
 		return g.measureIdle(ctx, target, load, meters)
@@ -232,6 +240,10 @@ func (g Generator) judge(p phase, target Target, load Load, before, after readin
 	s.Values[results.ClientBusy] = client.Seconds() / p.wall.Seconds()
 	if !load.Of.Handshaking() && target.Length >= bulkMin && server > 0 {
 		s.Values[results.Bytes] = float64(p.requests) * float64(target.Length) / server.Seconds()
+	}
+	if load.Crowd > 0 {
+		delete(s.Values, columns.cpu) // of both together, so of neither
+		delete(s.Values, columns.clientCPU)
 	}
 	s.note(load, max(1, len(g.Cores)))
 	return s, nil

@@ -38,7 +38,7 @@ func right(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, document) }
 var idle = Meters{Server: func() (time.Duration, error) { return 0, nil }}
 
 // patient accepts any lateness: this machine's is not under test.
-var patient = Generator{LateMax: time.Hour}
+var patient = Generator{LateMax: time.Hour, CrowdMin: 1e-9}
 
 func tiny(conns, rate int) Load {
 	return Load{Conns: conns, Rate: rate, Warmup: 10 * time.Millisecond, Measured: 50 * time.Millisecond}

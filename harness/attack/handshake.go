@@ -83,6 +83,49 @@ func (h *handshakers) run(ctx context.Context, d time.Duration) (phase, error) {
 	return p, nil
 }
 
+// pace has the workers make handshakes at a rate per second, until the
+// function that it returns is called, which waits for them.
+func (h *handshakers) pace(ctx context.Context, rate int) (stop func() phase) {
+	pacing, halt := context.WithCancel(ctx)
+	living, kill := context.WithCancel(ctx)
+	began := time.Now()
+	due := make(chan struct{}) // no queue: what finds all busy waits, and is made up for
+	var all sync.WaitGroup
+	for _, w := range h.workers {
+		w.begin()
+		all.Go(func() {
+			for range due {
+				w.count(w.once(living))
+			}
+		})
+	}
+	all.Go(func() {
+		defer close(due)
+		interval := time.Second / time.Duration(rate)
+		for next := began; pacing.Err() == nil; next = next.Add(interval) {
+			// Not SleepUntil: that keeps a processor, and the requests have one so.
+			time.Sleep(time.Until(next))
+			select {
+			case due <- struct{}{}:
+			case <-pacing.Done():
+			}
+		}
+	})
+	return func() phase {
+		p := phase{wall: time.Since(began)}
+		halt()
+		late := time.AfterFunc(h.g.StallMax, kill)
+		all.Wait()
+		late.Stop()
+		kill()
+		for _, w := range h.workers {
+			p.requests += w.done
+			p.failures.join(w.failures)
+		}
+		return p
+	}
+}
+
 // handshaker is one worker; only one goroutine uses it at a time.
 type handshaker struct {
 	asked  *transport // for its request and what the answer must be
@@ -100,18 +143,28 @@ type handshaker struct {
 // run makes one handshake after another until the deadline, the end of ctx or
 // a failure: a sample with one is refused anyway.
 func (w *handshaker) run(ctx context.Context, deadline time.Time) {
-	w.done, w.failures = 0, failures{}
-	w.latency = hdrhistogram.New(latencyMin, latencyMax, latencyDigits)
-	for {
-		if err := w.once(ctx); err != nil {
-			w.failures.add(1, err.Error())
-			return
-		}
-		w.done++
+	w.begin()
+	for w.failures.count == 0 {
+		w.count(w.once(ctx))
 		if !time.Now().Before(deadline) {
 			return
 		}
 	}
+}
+
+// begin starts a phase.
+func (w *handshaker) begin() {
+	w.done, w.failures = 0, failures{}
+	w.latency = hdrhistogram.New(latencyMin, latencyMax, latencyDigits)
+}
+
+// count notes how a handshake went.
+func (w *handshaker) count(err error) {
+	if err != nil {
+		w.failures.add(1, err.Error())
+		return
+	}
+	w.done++
 }
 
 // once lives through one connection.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"atlas/harness/host"
@@ -88,11 +87,14 @@ func (c *crowd) settle(ctx context.Context, timeout time.Duration) error {
 	undo := context.AfterFunc(bounded, c.transport.close) // fails what is in flight
 	defer undo()
 	// Memory of ours for each connection would be gigabytes.
-	buffers := sync.Pool{New: func() any { return make([]byte, c.transport.buffer) }}
+	buffers := make(chan []byte, openers)
+	for range openers {
+		buffers <- make([]byte, c.transport.buffer)
+	}
 	for range exchangesIdle {
 		err := crowded(len(c.conns), func(i int) error {
-			buffer := buffers.Get().([]byte)
-			defer buffers.Put(buffer)
+			buffer := <-buffers
+			defer func() { buffers <- buffer }()
 			return c.use(i, buffer)
 		})
 		switch {

@@ -136,6 +136,38 @@ func TestMeasureRefusesOtherCertificate(t *testing.T) {
 	}
 }
 
+// Handshakes beside an open loop happen at their rate, and their errors count.
+func TestMeasureCrowded(t *testing.T) {
+	var closed atomic.Int64
+	count := func(w http.ResponseWriter, r *http.Request) {
+		if r.Close {
+			closed.Add(1)
+		}
+		right(w, r)
+	}
+	load := Load{Conns: 8, Rate: 100, Crowd: 100, Warmup: 10 * time.Millisecond, Measured: 300 * time.Millisecond}
+	s, err := Measure(t.Context(), patient, serveTLS(t, count, nil), load, idle)
+	require.NoError(t, err)
+	require.Equal(t, 30, s.Requests)
+	require.Positive(t, closed.Load())
+	require.Contains(t, s.Values, results.P99)
+	require.NotContains(t, s.Values, results.CPU, "it would be that of requests and handshakes together")
+
+	refusing := func(w http.ResponseWriter, r *http.Request) {
+		if r.Close {
+			w.WriteHeader(503)
+			return
+		}
+		right(w, r)
+	}
+	g := patient
+	g.CrowdMin = 0.9
+	_, err = Measure(t.Context(), g, serveTLS(t, refusing, nil), load, idle)
+	require.ErrorContains(t, err, "measured phase: ")
+	require.ErrorContains(t, err, "HTTP/1.1 503")
+	require.ErrorContains(t, err, "handshakes beside the requests")
+}
+
 func TestMeasureHandshakesInterrupted(t *testing.T) {
 	hang := make(chan struct{})
 	target := serveTLS(t, func(http.ResponseWriter, *http.Request) { <-hang }, nil)

@@ -68,10 +68,27 @@ func (r *requests) meterOpening() error {
 func (r *requests) opening() (cpu, wall time.Duration) { return r.openCPU, r.openWall }
 
 func (r *requests) measure(ctx context.Context) (phase, error) {
+	if r.load.Crowd > 0 {
+		return r.measureCrowded(ctx)
+	}
 	if !r.byWrk {
 		return r.g.drive(ctx, r.transport, r.load, r.load.Measured)
 	}
 	return r.g.wrk(ctx, r.target, r.load, r.transport.wire())
+}
+
+// measureCrowded drives the load while others make handshakes at their rate.
+func (r *requests) measureCrowded(ctx context.Context) (phase, error) {
+	h := newHandshakers(r.g, r.target, Load{Conns: r.load.Conns})
+	stop := h.pace(ctx, r.load.Crowd)
+	p, err := r.g.drive(ctx, r.transport, r.load, r.load.Measured)
+	beside := stop()
+	p.failures.join(beside.failures)
+	want := float64(r.load.Crowd) * beside.wall.Seconds()
+	if err == nil && float64(beside.requests) < r.g.CrowdMin*want {
+		p.failures.add(1, fmt.Sprintf("%d of %.0f handshakes beside the requests", beside.requests, want))
+	}
+	return p, err
 }
 
 func (r *requests) close() { r.transport.close() }
