@@ -58,7 +58,7 @@ func parseOptions(stderr io.Writer, args []string) (*options, error) {
 	flags := flag.NewFlagSet("harness run", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	pattern := flags.String("scenario", "",
-		"comma-separated `globs` of scenarios (default: all in the long form; harness list names those of the short one)")
+		"comma-separated `globs` of scenarios (default: those of the form; harness list tells)")
 	names := flags.String("subject", "",
 		"comma-separated `names` of subjects (default: Atlas on both engines, both nginxes, in the long form HAProxy)")
 	full := flags.Bool("full", false, "the long form: 10 rounds of 5 s, about 100 minutes for all")

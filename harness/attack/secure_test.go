@@ -70,6 +70,18 @@ func TestMeasureOverTLSByWrk(t *testing.T) {
 	require.EqualValues(t, 2, suites.Load(), "the one, and the mark of a client that renegotiates safely")
 }
 
+// wrk is alone in the measured phase: the connections of the warm-up are gone.
+func TestWarmUpLeavesNothingToWrk(t *testing.T) {
+	for _, wrk := range []string{"", "wrk"} {
+		r := newRequests(Generator{Wrk: wrk, StallMax: time.Minute}, serve(t, right), tiny(2, 0), idle)
+		_, err := r.warmUp(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, wrk != "", r.transport.closed)
+		require.Equal(t, wrk != "", len(r.transport.all) == 0)
+		r.close()
+	}
+}
+
 func TestMeasureHandshakes(t *testing.T) {
 	for _, work := range []scenarios.Work{scenarios.Handshakes, scenarios.Resumptions} {
 		var full, resumed atomic.Int64

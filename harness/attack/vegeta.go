@@ -44,7 +44,11 @@ func (r *requests) warmUp(ctx context.Context) (phase, error) {
 			return phase{}, err
 		}
 	}
-	return r.g.drive(ctx, r.transport, r.load, r.load.Warmup)
+	p, err := r.g.drive(ctx, r.transport, r.load, r.load.Warmup)
+	if r.byWrk {
+		r.transport.close() // wrk brings its own connections
+	}
+	return p, err
 }
 
 // meterOpening opens the connections by themselves and notes what that costs.
