@@ -56,6 +56,7 @@ var floors = map[string]map[string]int{
 		"harness/attack":      2,
 		"harness/conformance": 2,
 		"harness/corpus":      1,
+		"harness/cert":        1,
 		"harness/origin":      1,
 		"harness/host":        1,
 		"scenarios":           0,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -46,11 +47,14 @@ type spec struct {
 	slower   float64 // factor on Atlas's cost
 	starved  bool    // the server is never saturated
 	only     string  // prefix of the scenarios, "" for all
+	quick    bool    // without the cells of 500 connections
 	commit   string
 }
 
 // costs are nanoseconds of CPU for a static request.
-var costs = map[string]float64{"atlas": 5000, "atlas-netpoll": 6500, "nginx-best": 6000, "nginx-readme": 9000, "go-nethttp": 20000}
+var costs = map[string]float64{
+	"atlas": 5000, "atlas-other": 5500, "atlas-netpoll": 6500, "nginx-best": 6000, "nginx-readme": 9000, "go-nethttp": 20000,
+}
 
 // write makes a results file whose figures are plausible and always the same.
 func write(t *testing.T, path string, s spec) {
@@ -60,6 +64,7 @@ func write(t *testing.T, path string, s spec) {
 		{Key: "server-cores", Value: "0"}, {Key: "client-cores", Value: "1"}, {Key: "generator", Value: "wrk"},
 		{Key: "cpu", Value: "Test CPU"}, {Key: "cores", Value: "2"}, {Key: "kernel", Value: "6.18.44"},
 		{Key: "conntrack", Value: "off"}, {Key: "go", Value: "go1.26.8"}, {Key: "env-hash", Value: "abc123"},
+		{Key: "tls", Value: "TLSv1.3, TLS_AES_128_GCM_SHA256, X25519, ecdsa-p256"}, {Key: "openssl", Value: "OpenSSL 3.0.19"},
 		{Key: "commit", Value: s.commit}, {Key: "date", Value: "2026-11-23T13:00:00Z"},
 	}}
 	cells := []results.Name{
@@ -68,17 +73,25 @@ func write(t *testing.T, path string, s spec) {
 		{Scenario: "static-1k", Mode: "closed", Conns: 100}, {Scenario: "static-1k", Mode: "closed", Conns: 500},
 		{Scenario: "static-1k-latency", Mode: "open", Conns: 64, Rate: 2000},
 		{Scenario: "static-1m", Mode: "closed", Conns: 10},
+		{Scenario: "tls-proxy-1k", Mode: "closed", Conns: 100, TLS: true},
+		{Scenario: "tls-proxy-1k", Mode: "closed", Conns: 500, TLS: true},
+		{Scenario: "tls-proxy-1k-latency", Mode: "open", Conns: 64, Rate: 2000, TLS: true},
+		{Scenario: "tls-handshake-full", Mode: "closed", Conns: 64, TLS: true},
+		{Scenario: "idle-conns", Mode: "closed", Conns: 5000},
 	}
 	for range s.rounds {
 		drift := 1 + 0.1*random.Float64()
 		for _, cell := range cells {
-			if !strings.HasPrefix(cell.Scenario, s.only) {
+			if !strings.HasPrefix(cell.Scenario, s.only) || s.quick && cell.Conns == 500 {
 				continue
 			}
 			for _, subject := range s.subjects {
 				cost := costs[subject] * drift * (1 + 0.01*random.NormFloat64())
-				if strings.HasPrefix(cell.Scenario, "proxy") {
+				if strings.Contains(cell.Scenario, "proxy") {
 					cost *= 2
+				}
+				if cell.TLS {
+					cost *= 1.2
 				}
 				if subject == "atlas" {
 					cost *= s.slower
@@ -104,14 +117,29 @@ func sampleOf(name results.Name, cost float64, starved bool) results.Sample {
 		rate = float64(name.Rate)
 		busy = rate * cost / 1e9
 	}
-	values := map[string]float64{
-		results.CPU: cost, results.Throughput: rate, results.Mean: 100 * cost, results.P50: 90 * cost, results.P99: 250 * cost,
-		results.ClientCPU: 5000, results.ServerBusy: busy, results.ClientBusy: 0.6, results.Errors: 0,
+	values := map[string]float64{results.Errors: 0}
+	switch name.Scenario {
+	case "idle-conns":
+		values[results.Resident], values[results.ResidentBefore] = cost/6, 9e6
+		return results.Sample{Name: name, Requests: name.Conns, Values: values}
+	case "tls-handshake-full":
+		values[results.HandshakeCPU], values[results.ClientHandshakeCPU] = 40*cost, 250_000
+		values[results.ServerBusy], values[results.ClientBusy] = busy, 0.9
+		if !starved {
+			values[results.Handshakes] = rate / 40
+		}
+		return results.Sample{Name: name, Requests: int(rate / 40), Values: values}
+	case "static-1m":
+		values[results.Bytes] = 1 << 20 / cost * 1e9
 	}
+	maps.Copy(values, map[string]float64{
+		results.CPU: cost, results.Throughput: rate, results.Mean: 100 * cost, results.P50: 90 * cost, results.P99: 250 * cost,
+		results.ClientCPU: 5000, results.ServerBusy: busy, results.ClientBusy: 0.6,
+	})
 	if name.Mode == "open" {
 		values[results.RawMean], values[results.RawP99] = 80*cost, 200*cost
 	}
-	if strings.HasPrefix(name.Scenario, "proxy") {
+	if strings.Contains(name.Scenario, "proxy") {
 		values[results.OriginCPU] = 6000
 	}
 	return results.Sample{Name: name, Requests: int(rate), Values: values}
@@ -129,6 +157,8 @@ func TestTable(t *testing.T) {
 		{"table", spec{rounds: 6, subjects: usual, slower: 1, commit: "aaaaaaa"}},
 		{"table-starved", spec{rounds: 1, subjects: usual, slower: 1, starved: true, commit: "aaaaaaa"}},
 		{"table-without-atlas", spec{rounds: 6, subjects: []string{"nginx-best", "nginx-readme"}, slower: 1, commit: "aaaaaaa"}},
+		{"table-quick", spec{rounds: 6, subjects: usual, slower: 1, quick: true, commit: "aaaaaaa"}},
+		{"table-other", spec{rounds: 6, subjects: []string{"atlas", "atlas-other"}, slower: 1, commit: "aaaaaaa"}},
 		{"table-without-nginx", spec{rounds: 6, subjects: []string{"atlas", "go-nethttp"}, slower: 1, commit: "aaaaaaa"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

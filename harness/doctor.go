@@ -28,17 +28,30 @@ func list(stdout, stderr io.Writer, args []string) int {
 	defer w.Flush()
 	fmt.Fprintln(w, "scenarios")
 	for _, s := range all {
-		load := fmt.Sprintf("closed, conns %v", s.Load.Conns)
-		if s.Load.Mode == scenarios.Open {
-			load = fmt.Sprintf("open, %d/s", s.Load.Rate)
+		form := "full form"
+		if quick := s.Load.Quick; len(quick) == len(s.Load.Conns) {
+			form = "quick form"
+		} else if len(quick) > 0 {
+			form = fmt.Sprintf("quick form: %v", quick)
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\n", s.Name, load, s.About)
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", s.Name, describe(s), form, s.About)
 	}
 	fmt.Fprintln(w, "subjects")
 	for _, s := range subject.All() {
 		fmt.Fprintf(w, "  %s\t%s\n", s.Name, s.About)
 	}
 	return exitPass
+}
+
+// describe is a scenario's load in a few words.
+func describe(s *scenarios.Scenario) string {
+	if s.Load.Mode == scenarios.Open {
+		return fmt.Sprintf("open, %d/s", s.Load.Rate)
+	}
+	if s.Load.Of != scenarios.Requests {
+		return fmt.Sprintf("%s, conns %v", s.Load.Of, s.Load.Conns)
+	}
+	return fmt.Sprintf("closed, conns %v", s.Load.Conns)
 }
 
 // doctor is the verb `doctor`.
@@ -68,6 +81,11 @@ func doctor(stdout, stderr io.Writer, args []string) int {
 			continue
 		}
 		fmt.Fprintf(w, "%s\t%s, %s\n", program.name, path, host.Version(path, program.flag))
+	}
+	if nginx, err := subject.Named([]string{"nginx-best"}); err == nil && nginx[0].Missing(subject.Programs{}) == nil {
+		if _, err := nginx[0].Here(subject.Programs{}); err != nil {
+			fmt.Fprintf(w, "nginx, TCP mode\tMISSING: %v\n", err)
+		}
 	}
 	if _, err := os.Stat(*atlas); err != nil {
 		fmt.Fprintf(w, "atlas\tMISSING: %s: run `make build`\n", *atlas)

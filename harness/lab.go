@@ -77,7 +77,7 @@ func measureAll(ctx context.Context, stderr io.Writer, o *options) (log *runLog,
 		s.warnings = append(s.warnings,
 			"the kernel tracks loopback connections (NAT rules are loaded): about 10 % more CPU for every subject")
 	}
-	plan := planOf(o.scenarios, o.subjects, o.form.rounds)
+	plan := planOf(o.scenarios, o.subjects, o.quick, o.form.rounds)
 	log = newRunLog(s, facts)
 	show := newProgress(stderr, plan)
 	show.head(o, s)

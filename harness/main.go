@@ -78,17 +78,21 @@ func run(stdout, stderr io.Writer, args []string) int {
 func serve(ctx context.Context, stderr io.Writer, verb string, args []string) int {
 	flags := flag.NewFlagSet("harness "+verb, flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	listen := flags.String("listen", "", "`address` to listen on")
-	root := flags.String("root", "", "`directory` of the documents")
-	upstream := flags.String("upstream", "", "`address` to forward to, instead of serving documents")
+	var p subject.Peer
+	flags.StringVar(&p.Address, "listen", "", "`address` to listen on")
+	flags.StringVar(&p.Root, "root", "", "`directory` of the documents")
+	flags.StringVar(&p.Upstream, "upstream", "", "`address` to forward requests to, instead of serving documents")
+	flags.StringVar(&p.Tunnel, "tunnel", "", "`address` to forward bytes to, instead")
+	flags.StringVar(&p.Cert, "cert", "", "`file` of the certificate to serve TLS with")
+	flags.StringVar(&p.Key, "key", "", "`file` of its private key")
 	if status, ok := parse(flags, args); !ok {
 		return status
 	}
 	var err error
 	if verb == "serve-origin" {
-		err = origin.Serve(ctx, *listen, *root)
+		err = origin.Serve(ctx, p.Address, p.Root)
 	} else {
-		err = subject.ServePeer(ctx, *listen, *root, *upstream)
+		err = p.Serve(ctx)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "harness %s: %v\n", verb, err)

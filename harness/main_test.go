@@ -149,7 +149,7 @@ func TestRun(t *testing.T) {
 		require.NotEmpty(t, f.Setting(key), key)
 	}
 	for _, key := range results.RunKeys {
-		require.True(t, f.Setting(key) != "" || key == "atlas-sha256", key)
+		require.True(t, f.Setting(key) != "" || strings.HasSuffix(key, "-sha256"), key)
 	}
 
 	text, err := os.ReadFile(filepath.Join(runs[0], "manifest.json"))
@@ -161,6 +161,68 @@ func TestRun(t *testing.T) {
 	require.Contains(t, m.Scenarios, "proxy-1k")
 	require.Contains(t, m.Subjects, "go-nethttp")
 	require.NotEmpty(t, m.Facts)
+}
+
+// Everything that a load can be made of, over TLS and through TCP mode.
+func TestRunOfEveryWork(t *testing.T) {
+	l := newLab(t)
+	stdout, stderr, status := l.run("-count", "1",
+		"-scenario", "tls-static-1k,tls-proxy-1k-latency,tls-handshake-*,tcp-1k,static-1m")
+	require.Zero(t, status, stderr)
+	f, err := results.Open(strings.TrimPrefix(strings.SplitN(stdout, "\n", 2)[0], "results: "))
+	require.NoError(t, err)
+	units := map[string]string{
+		"tls-static-1k": results.CPU, "tls-proxy-1k-latency": results.RawP99, "tcp-1k": results.OriginCPU,
+		"tls-handshake-full": results.HandshakeCPU, "tls-handshake-resumed": results.HandshakeCPU,
+		"static-1m": results.Bytes,
+	}
+	require.Len(t, f.Names(), len(units)+1, "tls-static-1k has two")
+	for _, name := range f.Names() {
+		require.NotZero(t, f.Values(name, units[name.Scenario]), name)
+		require.Equal(t, strings.HasPrefix(name.Scenario, "tls-"), name.TLS)
+	}
+	require.Equal(t, "TLSv1.3, TLS_AES_128_GCM_SHA256, X25519, ecdsa-p256", f.Setting("tls"))
+}
+
+// Thousands of connections that rest, for which there have to be files enough.
+func TestRunIdle(t *testing.T) {
+	skipShort(t)
+	l := newLab(t)
+	stdout, stderr, status := l.run("-count", "1", "-scenario", "idle-conns")
+	require.Zero(t, status, stderr)
+	f, err := results.Open(strings.TrimPrefix(strings.SplitN(stdout, "\n", 2)[0], "results: "))
+	require.NoError(t, err)
+	require.Greater(t, f.Values(f.Names()[0], results.Resident)[0], 1000.0, "net/http has a goroutine for each")
+}
+
+func skipShort(t *testing.T) {
+	if testing.Short() {
+		t.Skip("seconds of many connections")
+	}
+}
+
+// peerAtlas returns an Atlas that is the Go peer.
+func (l lab) peerAtlas() string {
+	file := filepath.Join(l.t.TempDir(), "atlas")
+	script := fmt.Sprintf("#!/bin/sh\nexec %s go-wrong 1000000000 \"$1\"\n", l.harness)
+	require.NoError(l.t, os.WriteFile(file, []byte(script), 0o755))
+	return file
+}
+
+// Two binaries of Atlas in one run, round by round.
+func TestRunOther(t *testing.T) {
+	l := newLab(t)
+	_, stderr, status := l.run("-scenario", "static-1k", "-count", "2",
+		"-subject", "", "-atlas", l.peerAtlas(), "-other", l.peerAtlas())
+	require.Zero(t, status, stderr)
+	require.Regexp(t, `round 1/2  static-1k c=100: atlas \S.*, atlas-other \S`, stderr)
+	require.Regexp(t, `round 2/2  static-1k c=100: atlas-other \S.*, atlas \S`, stderr)
+	bench, err := filepath.Glob(filepath.Join(l.out, "*", "results.bench"))
+	require.NoError(t, err)
+	f, err := results.Open(bench[0])
+	require.NoError(t, err)
+	require.NotEmpty(t, f.Setting("atlas-sha256"))
+	require.NotEmpty(t, f.Setting("other-sha256"))
 }
 
 // The results must open in benchstat as the README of the lab promises.
@@ -269,6 +331,10 @@ func TestCommandLine(t *testing.T) {
 		{"unknown scenario", []string{"-scenario", "statik"}, exitUsage, `no scenario matches "statik"`},
 		{"unknown subject", []string{"-subject", "apache"}, exitUsage, `no subject is named "apache"`},
 		{"atlas is not built", []string{"-subject", "atlas", "-atlas", "/no/atlas"}, exitUsage, "/no/atlas is missing: run `make build`"},
+		{"no other Atlas is named", []string{"-subject", "atlas-other"}, exitUsage, "-other names no binary"},
+		{"the other Atlas is not there", []string{"-subject", "atlas-other", "-other", "/no/other"},
+			exitUsage, "/no/other, which -other names"},
+		{"no subject for it", []string{"-subject", "haproxy", "-scenario", "static-1k"}, exitUsage, "can do the work of no scenario"},
 		{"nothing is built", []string{"-subject", "", "-atlas", "/no/atlas"}, exitUsage, "/no/atlas is missing: run `make build`"},
 		{"generator", []string{"-generator", "ab"}, exitUsage, `-generator "ab"`},
 		{"negative", []string{"-count", "-1"}, exitUsage, "cannot be negative"},
@@ -296,7 +362,8 @@ func TestVerbs(t *testing.T) {
 		{"none", nil, exitUsage, nil, "usage: harness"},
 		{"unknown", []string{"measure"}, exitUsage, nil, `unknown verb "measure"`},
 		{"help", []string{"help"}, exitPass, []string{"usage: harness"}, ""},
-		{"list", []string{"list"}, exitPass, []string{"static-1k", "proxy-1k-latency", "nginx-readme", "haproxy"}, ""},
+		{"list", []string{"list"}, exitPass, []string{
+			"static-1k", "proxy-1k-latency", "quick form: [100]", "handshakes, conns [64]", "nginx-readme", "haproxy"}, ""},
 		{"list with an argument", []string{"list", "x"}, exitUsage, nil, `unexpected argument "x"`},
 		{"doctor", []string{"doctor", "-atlas", "/no/atlas"}, exitPass,
 			[]string{"conntrack", "load cores", "/no/atlas: run `make build`"}, ""},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ type options struct {
 	scenarios []*scenarios.Scenario
 	subjects  []subject.Subject
 	form      form
+	quick     bool // only the cells of the quick form
 	out       string
 	generator string
 	programs  subject.Programs
@@ -55,17 +57,20 @@ var errShown = errors.New("shown")
 func parseOptions(stderr io.Writer, args []string) (*options, error) {
 	flags := flag.NewFlagSet("harness run", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	pattern := flags.String("scenario", "*", "comma-separated `globs` of scenarios")
+	pattern := flags.String("scenario", "",
+		"comma-separated `globs` of scenarios (default: those of the form; harness list tells)")
 	names := flags.String("subject", "",
-		"comma-separated `names` of subjects (default: Atlas on both engines, and both nginx profiles)")
-	full := flags.Bool("full", false, "the long form: 10 rounds of 5 s, about 25 minutes")
-	quick := flags.Bool("quick", false, "the short form, which is the default: 6 rounds of 1 s, under 4 minutes")
+		"comma-separated `names` of subjects (default: Atlas on both engines, both nginxes, in the long form HAProxy)")
+	full := flags.Bool("full", false, "the long form: 10 rounds of 5 s, about 100 minutes for all")
+	quick := flags.Bool("quick", false, "the short form, which is the default: 6 rounds of 1 s, about 4 minutes")
 	count := flags.Int("count", 0, "`rounds`, instead of the form's")
 	warmup := flags.Duration("warmup", 0, "`time` of the warm-up, instead of the form's")
 	measured := flags.Duration("duration", 0,
 		"`time` measured, instead of the form's; wrk rounds it up to whole seconds")
 	out := flags.String("out", "results/runs", "`directory` for the results")
 	atlas := flags.String("atlas", "bin/atlas", "`path` of Atlas's binary")
+	otherAtlas := flags.String("other", "",
+		"`path` of another Atlas, the subjects atlas-other and atlas-netpoll-other; alone, it is compared with atlas")
 	generator := flags.String("generator", generatorAuto,
 		"of the closed loop: wrk, vegeta, or auto for wrk where it is installed")
 	if status, ok := parse(flags, args); !ok {
@@ -92,16 +97,46 @@ func parseOptions(stderr io.Writer, args []string) (*options, error) {
 	if err := o.form.override(*count, *warmup, *measured); err != nil {
 		return nil, err
 	}
-	if o.scenarios, err = scenarios.Match(scenarios.Files, *pattern); err != nil {
-		return nil, err
+	if *otherAtlas != "" {
+		o.programs.Other = absolute(*otherAtlas)
 	}
-	if o.subjects, err = o.choose(*names); err != nil {
-		return nil, err
+	o.quick = *pattern == "" && !*full
+	return o, o.settle(*pattern, *names, *full)
+}
+
+// settle chooses what is measured and by what.
+func (o *options) settle(pattern, names string, full bool) (err error) {
+	if pattern == "" {
+		pattern = "*"
 	}
-	if len(planOf(o.scenarios, o.subjects, 1)) == 0 {
-		return nil, fmt.Errorf("subject %s can do the work of no scenario that matches %q", *names, *pattern)
+	if o.scenarios, err = scenarios.Match(scenarios.Files, pattern); err != nil {
+		return err
 	}
-	return o, o.chooseGenerator()
+	o.scenarios = slices.DeleteFunc(o.scenarios, func(s *scenarios.Scenario) bool {
+		return len(s.Load.Counts(o.quick)) == 0
+	})
+	if o.subjects, err = o.choose(names, full); err != nil {
+		return err
+	}
+	o.leaveOut()
+	if len(planOf(o.scenarios, o.subjects, o.quick, 1)) == 0 {
+		return fmt.Errorf("subject %s can do the work of no scenario that matches %q", names, pattern)
+	}
+	return o.chooseGenerator()
+}
+
+// leaveOut takes work from subjects for which this machine lacks a part, and
+// notes what is not measured for that.
+func (o *options) leaveOut() {
+	for i, whole := range o.subjects {
+		here, missing := whole.Here(o.programs)
+		o.subjects[i] = here
+		for _, s := range o.scenarios {
+			if whole.Serves(s.Target.Kind) && !here.Serves(s.Target.Kind) {
+				o.note("%s takes no part in %s: %v", whole.Name, s.Name, missing)
+			}
+		}
+	}
 }
 
 // String says what a figure of this form rests on.
@@ -131,7 +166,10 @@ func (f *form) override(rounds int, warmup, measured time.Duration) error {
 
 // choose returns the subjects named, all of which must be there, or the usual
 // ones as far as this machine has them.
-func (o *options) choose(names string) ([]subject.Subject, error) {
+func (o *options) choose(names string, full bool) ([]subject.Subject, error) {
+	if names == "" && o.programs.Other != "" {
+		names = "atlas,atlas-other"
+	}
 	if names != "" {
 		chosen, err := subject.Named(strings.Split(strings.ReplaceAll(names, " ", ""), ","))
 		if err != nil {
@@ -164,7 +202,18 @@ func (o *options) choose(names string) ([]subject.Subject, error) {
 		}
 		chosen = append(chosen[:len(chosen)-2], peer...)
 	}
-	return chosen, nil
+	if !full {
+		return chosen, nil
+	}
+	haproxy, err := subject.Named([]string{"haproxy"})
+	if err != nil {
+		return nil, err
+	}
+	if err := haproxy[0].Missing(o.programs); err != nil {
+		o.note("haproxy is left out: %v", err)
+		return chosen, nil
+	}
+	return append(chosen, haproxy...), nil
 }
 
 // chooseGenerator settles who drives the closed loop.

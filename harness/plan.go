@@ -30,6 +30,7 @@ func (c cell) name(subject string) results.Name {
 		Mode:     string(c.scenario.Load.Mode),
 		Conns:    c.conns,
 		Rate:     c.scenario.Load.Rate,
+		TLS:      c.scenario.Target.TLS != scenarios.Plain,
 		Subject:  subject,
 	}
 }
@@ -45,8 +46,8 @@ type step struct {
 // quarter of an hour falls on every cell alike; within a cell the subjects are
 // measured next to each other, there and back (A B, B A), so that a drift
 // within a round falls on every subject alike. A subject that cannot do a
-// scenario's work is not in its cells.
-func planOf(all []*scenarios.Scenario, subjects []subject.Subject, rounds int) []step {
+// scenario's work is not in its cells. The quick form has not all cells.
+func planOf(all []*scenarios.Scenario, subjects []subject.Subject, quick bool, rounds int) []step {
 	var steps []step
 	for round := range rounds {
 		order := slices.Clone(subjects)
@@ -54,7 +55,7 @@ func planOf(all []*scenarios.Scenario, subjects []subject.Subject, rounds int) [
 			slices.Reverse(order)
 		}
 		for _, s := range all {
-			for _, conns := range s.Load.Conns {
+			for _, conns := range s.Load.Counts(quick) {
 				for _, one := range order {
 					if !one.Serves(s.Target.Kind) {
 						continue

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -18,11 +19,15 @@ import (
 
 // testPlan is a plan of two subjects, two scenarios and three cells.
 func testPlan(t *testing.T, rounds int) []step {
-	all, err := scenarios.Match(scenarios.Files, "static-*")
+	return testPlanOf(t, "static-1k*", false, rounds)
+}
+
+func testPlanOf(t *testing.T, pattern string, quick bool, rounds int) []step {
+	all, err := scenarios.Match(scenarios.Files, pattern)
 	require.NoError(t, err)
 	subjects, err := subject.Named([]string{"atlas", "nginx-best"})
 	require.NoError(t, err)
-	return planOf(all, subjects, rounds)
+	return planOf(all, subjects, quick, rounds)
 }
 
 func TestPlan(t *testing.T) {
@@ -40,19 +45,36 @@ func TestPlan(t *testing.T) {
 	}, got)
 }
 
+// The quick form has what its scenarios say, and must stay under five minutes
+// with four subjects: a sample takes half a second beside its phases.
+func TestPlanOfQuickForm(t *testing.T) {
+	plan := testPlanOf(t, "*", true, quickForm.rounds)
+	var got []string
+	for i := 0; i < len(plan) && plan[i].round == 0; i += 2 {
+		got = append(got, plan[i].cell.String())
+	}
+	require.Equal(t, []string{
+		"proxy-1k c=100", "proxy-1k-latency 2000/s", "static-1k c=100", "static-1k-latency 2000/s",
+		"tls-proxy-1k c=100", "tls-proxy-1k-latency 2000/s",
+	}, got)
+	sample := quickForm.warmup + quickForm.measured + 500*time.Millisecond
+	require.Less(t, 2*time.Duration(len(plan))*sample, 285*time.Second)
+}
+
 // A subject that serves no files is in no cell of a static scenario.
 func TestPlanOfWhatCanBeServed(t *testing.T) {
-	all, err := scenarios.Match(scenarios.Files, "static-1k,proxy-1k")
+	all, err := scenarios.Match(scenarios.Files, "static-1k,proxy-1k,tcp-1k")
 	require.NoError(t, err)
 	subjects, err := subject.Named([]string{"haproxy", "nginx-best"})
 	require.NoError(t, err)
 	cells := map[string][]string{}
-	for _, st := range planOf(all, subjects, 1) {
+	for _, st := range planOf(all, subjects, false, 1) {
 		cells[st.cell.String()] = append(cells[st.cell.String()], st.subject.Name)
 	}
 	require.Equal(t, map[string][]string{
 		"static-1k c=100": {"nginx-best"}, "static-1k c=500": {"nginx-best"},
 		"proxy-1k c=100": {"haproxy", "nginx-best"}, "proxy-1k c=500": {"haproxy", "nginx-best"},
+		"tcp-1k c=100": {"haproxy", "nginx-best"},
 	}, cells)
 }
 
@@ -61,6 +83,9 @@ func TestCellNames(t *testing.T) {
 	require.Equal(t, "Lab/scenario=static-1k/mode=closed/conns=100/tls=off/subject=atlas", plan[0].cell.name("atlas").String())
 	require.Equal(t, "Lab/scenario=static-1k-latency/mode=open/conns=64/rate=2000/tls=off/subject=atlas",
 		plan[4].cell.name("atlas").String())
+	secure := testPlanOf(t, "tls-handshake-full", false, 1)
+	require.Equal(t, "Lab/scenario=tls-handshake-full/mode=closed/conns=64/tls=on/subject=atlas",
+		secure[0].cell.name("atlas").String())
 }
 
 // What is stored pairs round by round: a subject that was refused once in a
@@ -122,6 +147,23 @@ func TestProgressTerminal(t *testing.T) {
 	require.Equal(t, 2, strings.Count(out.String(), "\r\x1b[K"), "one line, rewritten")
 	require.Contains(t, out.String(), "round 1/1  static-1k c=100  nginx-best")
 	require.NotContains(t, out.String(), "\n")
+}
+
+func TestBrief(t *testing.T) {
+	for _, row := range []struct {
+		want   string
+		values map[string]float64
+	}{
+		{"x 7.3 us 98.1k/s", map[string]float64{results.CPU: 7310, results.Throughput: 98123}},
+		{"x 7.3 us p99 1.50 ms", map[string]float64{results.CPU: 7310, results.RawP99: 1, results.P99: 1.5e6}},
+		{"x 150.0 us 6.7 GB/cpu-s 6.5k/s",
+			map[string]float64{results.CPU: 150e3, results.Bytes: 6.7e9, results.Throughput: 6500}},
+		{"x 245 us 3.1k/s", map[string]float64{results.HandshakeCPU: 245e3, results.Handshakes: 3100}},
+		{"x 245 us", map[string]float64{results.HandshakeCPU: 245e3}},
+		{"x 822 bytes", map[string]float64{results.Resident: 822}},
+	} {
+		require.Equal(t, row.want, brief("x", attack.Sample{Values: row.values}))
+	}
 }
 
 func TestDocuments(t *testing.T) {

@@ -104,11 +104,26 @@ func (p *progress) leftAfter(n int) string {
 // brief is a sample in a few words: what was asked of it, cost first.
 func brief(name string, s attack.Sample) string {
 	text := name
-	if cpu, ok := s.Values[results.CPU]; ok {
-		text += fmt.Sprintf(" %.1f us", cpu/1e3)
+	for _, one := range []struct {
+		unit, format string
+		scale        float64
+	}{
+		{results.CPU, " %.1f us", 1e3},
+		{results.HandshakeCPU, " %.0f us", 1e3},
+		{results.Resident, " %.0f bytes", 1},
+		{results.Bytes, " %.1f GB/cpu-s", 1e9},
+	} {
+		if v, ok := s.Values[one.unit]; ok {
+			text += fmt.Sprintf(one.format, v/one.scale)
+		}
 	}
 	if _, open := s.Values[results.RawP99]; open {
 		return text + fmt.Sprintf(" p99 %.2f ms", s.Values[results.P99]/1e6)
 	}
-	return text + fmt.Sprintf(" %.1fk/s", s.Values[results.Throughput]/1e3)
+	for _, unit := range []string{results.Throughput, results.Handshakes} {
+		if v, ok := s.Values[unit]; ok {
+			text += fmt.Sprintf(" %.1fk/s", v/1e3)
+		}
+	}
+	return text
 }

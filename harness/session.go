@@ -9,6 +9,7 @@ import (
 	"runtime"
 
 	"atlas/harness/attack"
+	"atlas/harness/cert"
 	"atlas/harness/host"
 	"atlas/harness/origin"
 	"atlas/harness/subject"
@@ -24,9 +25,10 @@ type session struct {
 	root      string // of the documents
 	launcher  subject.Launcher
 	generator attack.Generator
-	origin    *subject.Running // nil if nothing is forwarded
-	originBy  string           // name of the origin, "" if there is none
-	warnings  []string         // that limit the meaning of every sample
+	identity  map[scenarios.Key]*cert.Identity // as far as needed
+	origin    *subject.Running                 // nil if nothing is forwarded
+	originBy  string                           // name of the origin, "" if there is none
+	warnings  []string                         // that limit the meaning of every sample
 }
 
 // openSession pins this process to the client's cores, writes the documents
@@ -56,6 +58,9 @@ func openSession(ctx context.Context, o *options) (s *session, err error) {
 	if err := origin.WriteTree(s.root, lengths); err != nil {
 		return nil, err
 	}
+	if err := s.identify(); err != nil {
+		return nil, err
+	}
 	s.pin()
 	s.launcher = subject.Launcher{Programs: o.programs, Scratch: scratch}
 	s.generator = attack.Generator{Cores: s.cores.Client, Scratch: scratch}
@@ -79,6 +84,24 @@ func documents(all []*scenarios.Scenario) (map[string]int, error) {
 		lengths[target.Path] = target.Length
 	}
 	return lengths, nil
+}
+
+// identify makes a certificate of each kind that is needed, the same for every
+// subject.
+func (s *session) identify() error {
+	s.identity = map[scenarios.Key]*cert.Identity{}
+	for _, one := range s.options.scenarios {
+		kind := one.Target.TLS
+		if kind == scenarios.Plain || s.identity[kind] != nil {
+			continue
+		}
+		made, err := cert.Make(s.scratch, kind)
+		if err != nil {
+			return err
+		}
+		s.identity[kind] = made
+	}
+	return nil
 }
 
 // procs lets the pacer sleep in the kernel on one thread while another reads
@@ -106,7 +129,7 @@ func (s *session) pin() {
 // One origin serves the whole run: restarting it would only add noise.
 func (s *session) startOrigin(ctx context.Context) error {
 	for _, one := range s.options.scenarios {
-		if one.Target.Kind != scenarios.Proxy {
+		if !one.Target.Kind.Forwards() {
 			continue
 		}
 		for _, candidate := range subject.Origins() {
@@ -115,7 +138,7 @@ func (s *session) startOrigin(ctx context.Context) error {
 				continue
 			}
 			site := s.site(cell{scenario: one})
-			site.Kind = scenarios.Static
+			site.Kind, site.Identity = scenarios.Static, nil
 			running, err := s.launcher.Start(ctx, candidate, site, s.cores.Client)
 			if err != nil {
 				return err
@@ -143,6 +166,9 @@ func (s *session) site(c cell) subject.Site {
 		Root:   s.root,
 		Path:   c.scenario.Target.Path,
 		Length: c.scenario.Target.Length,
+		Conns:  c.conns,
+
+		Identity: s.identity[c.scenario.Target.TLS],
 	}
 	if s.origin != nil {
 		site.Origin = s.origin.Address
@@ -161,14 +187,19 @@ func (s *session) measure(ctx context.Context, st step) (attack.Sample, error) {
 		Path:    st.cell.scenario.Target.Path,
 		Length:  st.cell.scenario.Target.Length,
 	}
+	if identity := s.identity[st.cell.scenario.Target.TLS]; identity != nil {
+		target.TLS = identity.Client()
+	}
 	load := attack.Load{
+		Of:       st.cell.scenario.Load.Of,
 		Conns:    st.cell.conns,
 		Rate:     st.cell.scenario.Load.Rate,
+		Crowd:    st.cell.scenario.Load.Handshakes,
 		Warmup:   s.options.form.warmup,
 		Measured: s.options.form.measured,
 	}
-	meters := attack.Meters{Server: running.Meter.CPU}
-	if st.cell.scenario.Target.Kind == scenarios.Proxy {
+	meters := attack.Meters{Server: running.Meter.CPU, Resident: running.Meter.Resident}
+	if st.cell.scenario.Target.Kind.Forwards() {
 		meters.Origin = s.origin.Meter.CPU
 	}
 	sample, err := attack.Measure(ctx, s.generator, target, load, meters)

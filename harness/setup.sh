@@ -5,13 +5,31 @@
 set -eu
 
 # The lab needs the first two; the others make more of it possible.
+# sbin is not in the PATH of ordinary users everywhere.
+with_sbin() (
+    PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+    "$@"
+)
+
+# nginx forwards TCP by a module, which is a package of its own on some systems.
+has_stream() {
+    options=$(with_sbin nginx -V 2>&1) || return 1
+    case $options in
+    *--with-stream=dynamic*)
+        modules=${options#*--modules-path=}
+        [ -e "${modules%% *}/ngx_stream_module.so" ]
+        ;;
+    *) true ;; # compiled in, or not to be had
+    esac
+}
+
 missing=""
 for program in nginx wrk haproxy curl openssl; do
-    # sbin is not in the PATH of ordinary users everywhere.
-    PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
+    with_sbin command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
+has_stream || missing="$missing nginx-stream"
 if [ -z "$missing" ]; then
-    echo "setup: nginx, wrk, haproxy, curl and openssl are here"
+    echo "setup: nginx with its stream module, wrk, haproxy, curl and openssl are here"
     exit 0
 fi
 
@@ -31,10 +49,23 @@ give_up() {
 }
 
 [ -n "$manager" ] || give_up "no apt-get, dnf, apk or brew here: install them by hand"
+
+# What they call it; brew's nginx has it compiled in.
+package() {
+    case $manager-$1 in
+    apt-get-nginx-stream) echo libnginx-mod-stream ;;
+    *-nginx-stream) echo nginx-mod-stream ;;
+    *) echo "$1" ;;
+    esac
+}
+packages=""
+for program in $missing; do
+    packages="$packages $(package "$program")"
+done
 as_root=""
 if [ "$manager" != brew ] && [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null ||
-        give_up "installing needs root: run 'sudo $manager install$missing', then 'make setup' again"
+        give_up "installing needs root: run 'sudo $manager install$packages', then 'make setup' again"
     as_root="sudo -n"
 fi
 
@@ -71,7 +102,10 @@ fi
 
 left=""
 for program in $missing; do
-    if install_one "$program"; then
+    if [ "$program" = nginx-stream ] && has_stream; then
+        continue # it came with nginx
+    fi
+    if install_one "$(package "$program")"; then
         # It would start with the next boot, and hold port 80.
         case $manager-$program in
         apt-get-nginx | apt-get-haproxy)

@@ -18,6 +18,8 @@ func TestSetup(t *testing.T) {
 		noWrk    = `case "$*" in *" wrk") exit 1 ;; esac`
 		password = "exit 1"
 		passes   = `shift; exec "$@"`
+		dynamic  = "echo configure arguments: --modules-path=/no/modules --with-stream=dynamic --with-x >&2"
+		static   = "echo configure arguments: --modules-path=/no/modules --with-stream >&2"
 	)
 	for _, row := range []struct {
 		name   string
@@ -40,6 +42,13 @@ func TestSetup(t *testing.T) {
 		{"brew needs no root", map[string]string{"id": asUser, "brew": works}, []string{"ran: brew install wrk"}, "sudo"},
 		{"one package is not to be had", map[string]string{"id": asRoot, "apk": noWrk},
 			[]string{"setup: missing: wrk", "apk could not install them", "the lab runs without them"}, "done"},
+		{"nginx without its module, on Debian", map[string]string{"id": asRoot, "apt-get": works, "nginx": dynamic}, []string{
+			"setup: env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends libnginx-mod-stream", "setup: done",
+		}, "recommends nginx"},
+		{"nginx without its module, elsewhere", map[string]string{"id": asRoot, "dnf": works, "nginx": dynamic},
+			[]string{"ran: dnf install -y nginx-mod-stream"}, ""},
+		{"nginx with all compiled in", map[string]string{"id": asRoot, "dnf": works, "nginx": static},
+			[]string{"ran: dnf install -y wrk"}, "stream"},
 		{"no package manager", map[string]string{"id": asRoot}, []string{"no apt-get, dnf, apk or brew here"}, "ran:"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

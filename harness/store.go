@@ -10,11 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"atlas/harness/attack"
+	"atlas/harness/cert"
 	"atlas/harness/host"
+	"atlas/harness/subject"
 	"atlas/results"
 	"atlas/scenarios"
 )
@@ -103,6 +106,10 @@ func (l *runLog) settings(commit, run string) []results.Setting {
 	if l.session.originBy != "" {
 		settings = append(settings, results.Setting{Key: "origin", Value: l.session.originBy})
 	}
+	if keys := l.keys(); keys != "" {
+		crypto := fmt.Sprintf("%s, %s, %s, %s", cert.Protocol, cert.Cipher, cert.Curve, keys)
+		settings = append(settings, results.Setting{Key: "tls", Value: crypto})
+	}
 	for _, program := range l.programs() {
 		settings = append(settings, results.Setting{Key: program.Key, Value: program.Value})
 	}
@@ -119,11 +126,24 @@ func (l *runLog) settings(commit, run string) []results.Setting {
 	)
 }
 
+// keys lists the kinds of the certificates that were served, "" for none.
+func (l *runLog) keys() string {
+	var kinds []string
+	for kind := range l.session.identity {
+		kinds = append(kinds, string(kind))
+	}
+	slices.Sort(kinds)
+	return strings.Join(kinds, " ")
+}
+
 // programs returns what was measured and with what.
 func (l *runLog) programs() []host.Fact {
 	var facts []host.Fact
 	if path, err := host.Find("nginx"); err == nil {
 		facts = append(facts, host.Fact{Key: "nginx", Value: host.Version(path, "-v")})
+		if library := subject.OpenSSL(path); library != "" {
+			facts = append(facts, host.Fact{Key: "openssl", Value: library})
+		}
 	}
 	for _, s := range l.session.options.subjects {
 		if s.Name == "haproxy" {
@@ -133,8 +153,11 @@ func (l *runLog) programs() []host.Fact {
 	if path := l.session.generator.Wrk; path != "" {
 		facts = append(facts, host.Fact{Key: "wrk", Value: host.Version(path, "-v")})
 	}
-	if binary, err := os.ReadFile(l.session.options.programs.Atlas); err == nil {
-		facts = append(facts, host.Fact{Key: "atlas-sha256", Value: shortSum(binary)})
+	atlas := l.session.options.programs
+	for _, one := range []struct{ key, path string }{{"atlas-sha256", atlas.Atlas}, {"other-sha256", atlas.Other}} {
+		if binary, err := os.ReadFile(one.path); err == nil {
+			facts = append(facts, host.Fact{Key: one.key, Value: shortSum(binary)})
+		}
 	}
 	return facts
 }

@@ -92,19 +92,32 @@ const (
 	ServerBusy = "server-busy"
 	ClientBusy = "client-busy"
 	Errors     = "errors"
+
+	Bytes              = "bytes/cpu-s"
+	HandshakeCPU       = "cpu-ns/handshake"
+	Handshakes         = "handshakes/s"
+	ClientHandshakeCPU = "client-cpu-ns/handshake"
+	Resident           = "resident-bytes/conn"
+	ResidentBefore     = "resident-bytes-before"
 )
 
 // Units are the columns in the order they are written.
 var Units = []Unit{
 	{CPU, -1, false, 0, "CPU time of the server process per completed request, user and system"},
+	{Bytes, +1, false, 0, "bytes of body per second of the server's CPU time, where answers have 100 KB and more"},
+	{HandshakeCPU, -1, false, 0, "CPU time of the server process per TLS handshake, one request and the close with it"},
+	{Resident, -1, false, 0, "growth of the server's resident memory per connection that was used and rests"},
 	{Throughput, +1, false, 0, "completed requests per second of the measured phase"},
+	{Handshakes, +1, false, 0, "TLS handshakes per second; missing where the generator was the limit"},
 	{Mean, -1, false, 0, "mean latency; open loop: from when a request was due; closed loop: as the generator says"},
 	{P50, -1, false, 0, "median latency, as mean-ns"},
 	{P99, -1, false, 0, "99th percentile of the latency, as mean-ns"},
 	{RawMean, -1, false, 0, "open loop: mean latency from the instant the request was really sent"},
 	{RawP99, -1, false, 0, "open loop: 99th percentile from the instant the request was really sent"},
 	{ClientCPU, 0, false, 0, "CPU time of the load generator per completed request"},
+	{ClientHandshakeCPU, 0, false, 0, "CPU time of the load generator per handshake"},
 	{OriginCPU, 0, false, 0, "CPU time of the origin per completed request, where there is one"},
+	{ResidentBefore, 0, false, 0, "resident memory of the server before the connections of resident-bytes/conn"},
 	{ServerBusy, 0, false, 3, "cores that the server kept busy"},
 	{ClientBusy, 0, false, 3, "cores that the generator and the origin kept busy"},
 	{Errors, -1, true, 0, "failed requests; always 0, because a sample with errors is not stored"},
@@ -118,7 +131,7 @@ const SaturatedMin = 0.90
 // RunKeys are the settings that differ between any two runs. benchstat needs
 // them in -ignore: it puts files that differ in a setting in separate tables,
 // without a comparison and without a warning.
-var RunKeys = []string{"commit", "date", "run", "atlas-sha256"}
+var RunKeys = []string{"commit", "date", "run", "atlas-sha256", "other-sha256"}
 
 // line returns the metadata line for benchstat, or "" where the unit has
 // no direction.

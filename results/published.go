@@ -16,6 +16,7 @@ type Published struct {
 	Source     string                `json:"source"`
 	Machine    string                `json:"machine"`
 	Throughput []PublishedThroughput `json:"throughput"`
+	TLS        PublishedTLS          `json:"tls"`
 	Latency    []PublishedLatency    `json:"latency"`
 }
 
@@ -32,6 +33,20 @@ type PublishedRow struct {
 	Atlas float64 `json:"atlas"`
 	Nginx float64 `json:"nginx"`
 }
+
+// PublishedTLS is the table of what TLS costs. The README names no connection
+// count; its plain figure is that of the proxy's table at Conns.
+type PublishedTLS struct {
+	Title    string  `json:"title"`
+	Scenario string  `json:"scenario"`       // of the TLS half
+	PlainBy  string  `json:"plain_scenario"` // of the plain half
+	Conns    int     `json:"conns"`
+	Plain    float64 `json:"plain"` // requests per second
+	TLS      float64 `json:"tls"`
+}
+
+// Overhead returns the share of the requests per second that TLS takes.
+func (t PublishedTLS) Overhead() float64 { return 1 - t.TLS/t.Plain }
 
 // PublishedLatency is one line of the latency table. The README does not say
 // under which load it was taken.

@@ -153,7 +153,8 @@ func TestPublished(t *testing.T) {
 			require.Positive(t, row.Nginx)
 		}
 	}
-	require.Len(t, p.Latency, 2)
+	require.Len(t, p.Latency, 3)
+	require.InDelta(t, 0.22, p.TLS.Overhead(), 0.005, "as the README says")
 }
 
 func FuzzRead(f *testing.F) {

@@ -22,7 +22,7 @@ func Load(fsys fs.FS, name string) (*Scenario, error) {
 	if err != nil {
 		return nil, err // fs errors already carry the file name
 	}
-	var s Scenario
+	s := Scenario{Load: Traffic{Of: Requests}}
 	if err := decodeStrict(text, &s); err != nil {
 		return nil, fmt.Errorf("%s:%w", file, err)
 	}
@@ -123,12 +123,21 @@ func (s *Scenario) check(name string) error {
 	if err := s.Load.check(); err != nil {
 		return fmt.Errorf("load.%w", err)
 	}
+	if s.Load.Of.Handshaking() && s.Target.TLS == Plain {
+		return fmt.Errorf("load.of is %q, but target.tls is missing", s.Load.Of)
+	}
+	if s.Load.Handshakes != 0 && s.Target.TLS == Plain {
+		return errors.New("load.handshakes is set, but target.tls is missing")
+	}
 	return nil
 }
 
 func (t *Target) check() error {
-	if t.Kind != Static && t.Kind != Proxy {
-		return fmt.Errorf("kind is %q, want %q or %q", t.Kind, Static, Proxy)
+	if t.Kind != Static && t.Kind != Proxy && t.Kind != TCP {
+		return fmt.Errorf("kind is %q, want %q, %q or %q", t.Kind, Static, Proxy, TCP)
+	}
+	if t.TLS != Plain && t.TLS != ECDSA && t.TLS != RSA {
+		return fmt.Errorf("tls is %q, want %q, %q or no such key", t.TLS, ECDSA, RSA)
 	}
 	if !pathGrammar.MatchString(t.Path) {
 		return fmt.Errorf("path is %q, want a plain absolute path such as /1k.html", t.Path)
@@ -145,13 +154,32 @@ func (l *Traffic) check() error {
 		if l.Rate != 0 {
 			return errors.New(`rate is set, but a load of mode "closed" has none`)
 		}
+		if l.Handshakes != 0 {
+			return errors.New(`handshakes is set, but a load of mode "closed" has none beside it`)
+		}
 	case Open:
 		if l.Rate < 1 || l.Rate > rateMax {
 			return fmt.Errorf("rate is %d, want 1 to %d per second", l.Rate, rateMax)
 		}
+		if l.Handshakes < 0 || l.Handshakes > handshakesMax {
+			return fmt.Errorf("handshakes is %d, want at most %d per second", l.Handshakes, handshakesMax)
+		}
 	default:
 		return fmt.Errorf("mode is %q, want %q or %q", l.Mode, Closed, Open)
 	}
+	switch l.Of {
+	case Requests:
+	case Handshakes, Resumptions, Idle:
+		if l.Mode != Closed {
+			return fmt.Errorf("of is %q, which is for mode %q only", l.Of, Closed)
+		}
+	default:
+		return fmt.Errorf("of is %q, want %q, %q, %q or %q", l.Of, Requests, Handshakes, Resumptions, Idle)
+	}
+	return l.checkConns()
+}
+
+func (l *Traffic) checkConns() error {
 	if len(l.Conns) == 0 {
 		return errors.New("conns is missing: list the connection counts to measure")
 	}
@@ -161,6 +189,11 @@ func (l *Traffic) check() error {
 		}
 		if i > 0 && n <= l.Conns[i-1] {
 			return fmt.Errorf("conns has %d after %d, want ascending counts", n, l.Conns[i-1])
+		}
+	}
+	for _, n := range l.Quick {
+		if !slices.Contains(l.Conns, n) {
+			return fmt.Errorf("quick has %d, which is none of conns", n)
 		}
 	}
 	return nil

@@ -18,7 +18,21 @@ type Kind string
 // The kinds of work.
 const (
 	Static Kind = "static" // answer from its own files
-	Proxy  Kind = "proxy"  // forward to the origin
+	Proxy  Kind = "proxy"  // forward requests to the origin
+	TCP    Kind = "tcp"    // forward bytes to the origin, whatever they say
+)
+
+// Forwards says whether the work needs an origin.
+func (k Kind) Forwards() bool { return k == Proxy || k == TCP }
+
+// Key is the kind of private key behind the subject's certificate.
+type Key string
+
+// The keys. Without one the load speaks plain HTTP.
+const (
+	Plain Key = ""
+	ECDSA Key = "ecdsa-p256"
+	RSA   Key = "rsa-2048"
 )
 
 // Mode says what decides when a request is sent.
@@ -31,13 +45,29 @@ const (
 	Open   Mode = "open"   // the clock
 )
 
+// Work says what a load consists of, and so what its figures count.
+type Work string
+
+// The works. All but the first are of mode closed.
+const (
+	Requests    Work = "requests"    // on connections that stay open; the default
+	Handshakes  Work = "handshakes"  // full TLS handshakes, each with one request, and a close
+	Resumptions Work = "resumptions" // the same with the ticket of the connection before
+	Idle        Work = "idle"        // connections that were used and rest: the memory they take
+)
+
+// Handshaking says whether the work is one of the two that count handshakes.
+func (w Work) Handshaking() bool { return w == Handshakes || w == Resumptions }
+
 // Bounds on what a file may ask for.
 const (
 	connsMax  = 10_000
-	lengthMax = 16 << 20
+	lengthMax = 128 << 20
 	// Above this a paced generator on one core falls behind its own schedule,
 	// and the latency would be the generator's.
 	rateMax = 10_000
+	// A handshake costs the generator's core 300 microseconds.
+	handshakesMax = 1000
 )
 
 // Scenario is one load, as written in its file.
@@ -51,6 +81,7 @@ type Scenario struct {
 // Target is what is asked for and what must come back.
 type Target struct {
 	Kind   Kind   `toml:"kind"`
+	TLS    Key    `toml:"tls"`    // between the load and the subject
 	Path   string `toml:"path"`   // of the URL, beginning with a slash
 	Length int    `toml:"length"` // bytes of body
 }
@@ -58,8 +89,23 @@ type Target struct {
 // Traffic is how it is asked for.
 type Traffic struct {
 	Mode Mode `toml:"mode"`
+	Of   Work `toml:"of"`
 	// Conns are the connection counts to measure one by one; in an open
 	// loop, the bound on requests in flight.
 	Conns []int `toml:"conns"`
+	// Quick are those of Conns that belong to the quick form of a run; a
+	// scenario without any is measured when it is named, or in the full form.
+	Quick []int `toml:"quick"`
 	Rate  int   `toml:"rate"` // requests per second; open loop only
+	// Handshakes are full TLS handshakes per second beside the requests, on
+	// connections of their own; open loop only.
+	Handshakes int `toml:"handshakes"`
+}
+
+// Counts returns the connection counts to measure, of the quick form or all.
+func (l *Traffic) Counts(quick bool) []int {
+	if quick {
+		return l.Quick
+	}
+	return l.Conns
 }

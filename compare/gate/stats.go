@@ -1,6 +1,11 @@
 package gate
 
-import "slices"
+import (
+	"math"
+	"slices"
+
+	"golang.org/x/perf/benchmath"
+)
 
 // Median returns the middle of values, which it leaves as they are; of none, 0.
 func Median(values []float64) float64 {
@@ -30,3 +35,14 @@ func Ratios(values, reference []float64) []float64 {
 	}
 	return ratios
 }
+
+// Interval returns the 95 % interval of the median, between order statistics;
+// it is not ok for samples too few to have one.
+func Interval(values []float64) (low, high float64, ok bool) {
+	// NewSample sorts in place.
+	sample := benchmath.NewSample(slices.Clone(values), &benchmath.DefaultThresholds)
+	s := benchmath.AssumeNothing.Summary(sample, confidence)
+	return s.Lo, s.Hi, !math.IsInf(s.Lo, 0) && !math.IsInf(s.Hi, 0)
+}
+
+const confidence = 0.95

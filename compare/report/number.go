@@ -56,3 +56,29 @@ func percent(share float64) string {
 	}
 	return fmt.Sprintf("%.0f%%", 100*share)
 }
+
+// less writes a ratio of what should be high as the share that is lost.
+func less(ratio float64) string {
+	if ratio == 0 {
+		return unmeasured
+	}
+	return fmt.Sprintf("%.0f%%", 100*(1-ratio))
+}
+
+// more writes a ratio of what should be low as the share that came on top.
+func more(ratio float64) string {
+	if ratio == 0 {
+		return unmeasured
+	}
+	return fmt.Sprintf("%.0f%%", 100*(ratio-1))
+}
+
+// megabytes writes bytes as millions of them.
+func megabytes(v float64) string { return number(v / 1e6) }
+
+func bytes(v float64) string {
+	if v == 0 {
+		return unmeasured
+	}
+	return number(v) + " bytes"
+}

@@ -22,7 +22,7 @@ const (
 )
 
 // references are the opponents to divide by, the first that was measured.
-var references = []string{"nginx-best", "nginx-readme", "go-nethttp"}
+var references = []string{"nginx-best", "nginx-readme", "atlas-other", "go-nethttp"}
 
 // Tables prints the README's tables with ours, then every scenario that the
 // README does not have.
@@ -38,6 +38,12 @@ func Tables(w io.Writer, f *results.File, published *results.Published) {
 		}
 		shown = append(shown, p.Scenario)
 	}
+	if cells := t.cells(published.TLS.Scenario); len(cells) > 0 {
+		fmt.Fprintf(w, "\n## %s\n\n", published.TLS.Title)
+		t.readmeTLS(published.TLS, cells)
+		t.details(cells)
+	}
+	shown = append(shown, published.TLS.Scenario)
 	t.readmeLatency(published.Latency)
 	for _, p := range published.Latency {
 		t.details(t.cells(p.Scenario))
@@ -51,6 +57,7 @@ func Tables(w io.Writer, f *results.File, published *results.Published) {
 		fmt.Fprintf(w, "\n## %s\n", name.Scenario)
 		t.details(t.cells(name.Scenario))
 	}
+	t.other()
 	t.foot()
 }
 
@@ -80,6 +87,9 @@ func (t *tables) head(published *results.Published) {
 	fmt.Fprintf(t.w, "Here: %s, %s cores, kernel %s, conntrack %s, %s; commit %s, %s.\n",
 		t.f.Setting("cpu"), t.f.Setting("cores"), t.f.Setting("kernel"), t.f.Setting("conntrack"),
 		t.f.Setting("go"), t.f.Setting("commit"), t.f.Setting("date"))
+	if tls := t.f.Setting("tls"); tls != "" {
+		fmt.Fprintf(t.w, "TLS: %s for every subject; nginx on %s.\n", tls, orDash(t.f.Setting("openssl")))
+	}
 	fmt.Fprintf(t.w, "README: %s; %s. Compare ratios, not absolutes.\n",
 		published.Source, published.Machine)
 }
@@ -112,7 +122,11 @@ func (t *tables) cells(scenario string) []results.Name {
 // readmeThroughput prints a table of the README in its own form.
 func (t *tables) readmeThroughput(p results.PublishedThroughput) {
 	rows := [][]string{{"Connections", "Atlas", "nginx", "Difference", "README's"}}
+	measured := loads(t.cells(p.Scenario))
 	for _, r := range p.Rows {
+		if !slices.Contains(measured, r.Conns) {
+			continue // not in the quick form
+		}
 		atlas := results.Name{Scenario: p.Scenario, Mode: "closed", Conns: r.Conns, Subject: readmeAtlas}
 		rows = append(rows, []string{
 			fmt.Sprint(r.Conns),
@@ -121,6 +135,34 @@ func (t *tables) readmeThroughput(p results.PublishedThroughput) {
 			ratio(t.ratio(atlas, readmeNginx, results.Throughput)),
 			ratio(r.Atlas / r.Nginx),
 		})
+	}
+	t.print(rows)
+}
+
+// readmeTLS prints what TLS costs beside plain HTTP, for everybody.
+func (t *tables) readmeTLS(p results.PublishedTLS, cells []results.Name) {
+	rows := [][]string{{
+		"Connections", "Subject", "Plain HTTP", "TLS", "Overhead", "Overhead in CPU/request", "README's overhead",
+	}}
+	for _, conns := range loads(cells) {
+		for _, name := range cells {
+			if name.Conns != conns {
+				continue
+			}
+			plain := name
+			plain.Scenario, plain.TLS = p.PlainBy, false
+			published := unmeasured
+			if name.Subject == readmeAtlas && conns == p.Conns {
+				published = percent(p.Overhead())
+			}
+			rows = append(rows, []string{
+				fmt.Sprint(conns), name.Subject,
+				perSecond(t.median(plain, results.Throughput)) + t.mark(plain),
+				perSecond(t.median(name, results.Throughput)) + t.mark(name),
+				less(t.between(name, plain, results.Throughput)), more(t.between(name, plain, results.CPU)),
+				published,
+			})
+		}
 	}
 	t.print(rows)
 }
@@ -149,54 +191,6 @@ func (t *tables) readmeLatency(published []results.PublishedLatency) {
 	t.print(rows)
 }
 
-// details prints every subject of some cells, cost first.
-func (t *tables) details(cells []results.Name) {
-	if len(cells) == 0 {
-		return
-	}
-	to := "to " + t.reference
-	load := "Connections"
-	open := cells[0].Mode == "open"
-	if open {
-		load = cells[0].Scenario
-	}
-	rows := [][]string{{
-		load, "Subject", "CPU/request", to, "Requests/s", to,
-		"Mean", "p99", "p99 as sent", "Server busy", "Load's CPU/request",
-	}}
-	for _, conns := range loads(cells) {
-		for _, name := range cells {
-			if name.Conns == conns {
-				rows = append(rows, t.detail(name))
-			}
-		}
-	}
-	if !open {
-		rows = without(rows, "p99 as sent")
-	}
-	fmt.Fprintln(t.w)
-	t.print(rows)
-}
-
-// detail is the line of one subject.
-func (t *tables) detail(name results.Name) []string {
-	load := fmt.Sprint(name.Conns)
-	gain := ratio(t.ratio(name, t.reference, results.Throughput))
-	if name.Mode == "open" {
-		load = fmt.Sprintf("%d/s", name.Rate)
-		gain = unmeasured // both were told the rate
-	}
-	return []string{
-		load, name.Subject,
-		micros(t.median(name, results.CPU)), ratio(t.ratio(name, t.reference, results.CPU)),
-		number(t.median(name, results.Throughput)) + t.mark(name), gain,
-		millis(t.median(name, results.Mean)), millis(t.median(name, results.P99)),
-		millis(t.median(name, results.RawP99)),
-		percent(t.median(name, results.ServerBusy)),
-		micros(t.median(name, results.ClientCPU) + t.median(name, results.OriginCPU)),
-	}
-}
-
 // mark is "*" for requests per second that were not the server's own limit.
 func (t *tables) mark(name results.Name) string {
 	busy := t.median(name, results.ServerBusy)
@@ -213,26 +207,12 @@ func (t *tables) median(name results.Name, unit string) float64 {
 
 // ratio is the median of the ratios to another subject round by round, or 0.
 func (t *tables) ratio(name results.Name, to, unit string) float64 {
-	return gate.Median(gate.Ratios(t.f.Values(name, unit), t.f.Values(name.Of(to), unit)))
+	return t.between(name, name.Of(to), unit)
 }
 
-// loads returns the distinct connection counts, in order.
-func loads(cells []results.Name) []int {
-	var counts []int
-	for _, c := range cells {
-		counts = append(counts, c.Conns)
-	}
-	slices.Sort(counts)
-	return slices.Compact(counts)
-}
-
-// without drops a column.
-func without(rows [][]string, head string) [][]string {
-	at := slices.Index(rows[0], head)
-	for i := range rows {
-		rows[i] = slices.Delete(rows[i], at, at+1)
-	}
-	return rows
+// between is the median of the ratios of two cells round by round, or 0.
+func (t *tables) between(name, to results.Name, unit string) float64 {
+	return gate.Median(gate.Ratios(t.f.Values(name, unit), t.f.Values(to, unit)))
 }
 
 func (t *tables) print(rows [][]string) { printTable(t.w, rows) }

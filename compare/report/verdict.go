@@ -30,11 +30,7 @@ func Verdicts(w io.Writer, old, new *results.File, rows []gate.Row, outcome gate
 }
 
 func verdictLine(row gate.Row) []string {
-	load := fmt.Sprintf("%s c=%d", row.Name.Scenario, row.Name.Conns)
-	if row.Name.Rate > 0 {
-		load = fmt.Sprintf("%s %d/s", row.Name.Scenario, row.Name.Rate)
-	}
-	line := []string{load, row.Name.Subject, row.Unit, number(row.Old), number(row.New)}
+	line := []string{loadOf(row.Name), row.Name.Subject, row.Unit, number(row.Old), number(row.New)}
 	if row.Note != "" {
 		const none = unmeasured
 		return append(line, none, none, none, none, none, row.Verdict.String()+": "+row.Note)

@@ -1,14 +1,16 @@
 // Package attack drives load at one server: a warm-up in which every answer
-// is checked, then a measured phase by vegeta (open loop) or wrk (closed
-// loop), with the CPU clocks read around it. It refuses to return a sample
-// that cannot be believed, to keep results in memory, and to have more
-// requests in flight than it was given connections. Measure runs on the
-// caller's goroutine and leaves none behind.
+// is checked, then a measured phase, with the CPU clocks read around it. The
+// open loop and large answers are vegeta's, the closed loop wrk's, handshakes
+// and resting connections its own. It refuses to return a sample that cannot
+// be believed, to keep results in memory, and to have more requests in flight
+// than it was given connections. Measure runs on the caller's goroutine and
+// leaves none behind.
 package attack
 
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,27 +20,33 @@ import (
 	"atlas/harness/host"
 	"atlas/harness/origin"
 	"atlas/results"
+	"atlas/scenarios"
 )
 
 // Target is what is asked for, and what every answer must be.
 type Target struct {
-	Address string // "host:port"
-	Path    string // of the URL
-	Length  int    // bytes of the body, which is origin.Document
+	Address string      // "host:port"
+	TLS     *tls.Config // of the client; nil for plain connections
+	Path    string      // of the URL
+	Length  int         // bytes of the body, which is origin.Document
 }
 
 // Load is how it is asked for.
 type Load struct {
+	Of       scenarios.Work // "" means Requests
 	Conns    int
 	Rate     int // requests per second; 0 for a closed loop
+	Crowd    int // full handshakes per second beside them; open loop only
 	Warmup   time.Duration
 	Measured time.Duration // wrk rounds it up to whole seconds
 }
 
-// Meters read CPU clocks. Origin is nil where no origin takes part. An error
-// that is host.ErrUnsupported leaves the CPU columns out.
+// Meters read the clocks and the memory of processes. Origin is nil where no
+// origin takes part. An error that is host.ErrUnsupported leaves the CPU
+// columns out.
 type Meters struct {
 	Server, Origin func() (time.Duration, error)
+	Resident       func() (int64, error) // bytes of the server's; for scenarios.Idle
 }
 
 // Generator is what makes the load.
@@ -52,13 +60,17 @@ type Generator struct {
 	// LateMax is how long after its planned end an open loop may have its
 	// last answer; 0 means 50 ms and 5 % of the phase.
 	LateMax time.Duration
+	// CrowdMin is the share of the handshakes beside the requests that must
+	// have been made; 0 means 0.9.
+	CrowdMin float64
 }
 
 const (
 	stallMaxDefault = 10 * time.Second
 	lateMaxDefault  = 50 * time.Millisecond
 	// lateShare of the measured phase comes on top.
-	lateShare = 0.05
+	lateShare       = 0.05
+	crowdMinDefault = 0.9
 )
 
 // Sample is one measured phase that passed its checks.
@@ -77,11 +89,22 @@ func (u *Unsound) Error() string { return strings.Join(u.Reasons, "; ") }
 
 // phase is what one stretch of load did.
 type phase struct {
-	requests  int
+	requests  int // or handshakes
 	wall      time.Duration
 	clientCPU time.Duration
 	failures  failures
 	latency   map[string]float64 // nanoseconds by unit
+}
+
+// phases are the two stretches of one load. What the first leaves behind,
+// connections or tickets, the second may use.
+type phases interface {
+	warmUp(context.Context) (phase, error)
+	measure(context.Context) (phase, error)
+	// opening is what of measure was spent on opening connections, as far as
+	// that is not what is measured: the server's CPU time, and time.
+	opening() (cpu, wall time.Duration)
+	close()
 }
 
 // Measure applies one load. An error is an *Unsound where the sample was
@@ -93,29 +116,31 @@ func Measure(ctx context.Context, g Generator, target Target, load Load, meters 
 	if g.LateMax == 0 {
 		g.LateMax = lateMaxDefault + time.Duration(lateShare*float64(load.Measured))
 	}
-	transport := newTransport(target, load.Conns)
-	defer transport.close()
-	warm, err := g.drive(ctx, transport, load, load.Warmup)
+	if g.CrowdMin == 0 {
+		g.CrowdMin = crowdMinDefault
+	}
+	if load.Of == scenarios.Idle {
+		return g.measureIdle(ctx, target, load, meters)
+	}
+	var p phases
+	if load.Of.Handshaking() {
+		p = newHandshakers(g, target, load)
+	} else {
+		p = newRequests(g, target, load, meters)
+	}
+	defer p.close()
+	warm, err := p.warmUp(ctx)
 	if err != nil {
 		return Sample{}, err
 	}
 	if err := warm.failures.refusal("warm-up"); err != nil {
 		return Sample{}, err
 	}
-	byWrk := load.Rate == 0 && g.Wrk != ""
-	if byWrk {
-		transport.close() // wrk brings its own connections
-	}
 	before, err := meters.read()
 	if err != nil {
 		return Sample{}, err
 	}
-	var measured phase
-	if byWrk {
-		measured, err = g.wrk(ctx, target, load, transport.wire())
-	} else {
-		measured, err = g.drive(ctx, transport, load, load.Measured)
-	}
+	measured, err := p.measure(ctx)
 	if err != nil {
 		return Sample{}, err
 	}
@@ -123,7 +148,12 @@ func Measure(ctx context.Context, g Generator, target Target, load Load, meters 
 	if err != nil {
 		return Sample{}, err
 	}
-	return g.judge(measured, load, before, after)
+	cpu, wall := p.opening()
+	after.server -= cpu
+	if measured.wall -= wall; wall > 0 && measured.wall < load.Measured/2 {
+		return Sample{}, &Unsound{Reasons: []string{fmt.Sprintf("it takes %v to open the connections", wall)}}
+	}
+	return g.judge(measured, target, load, before, after)
 }
 
 // reading is the clocks at one moment.
@@ -170,8 +200,11 @@ func (m Meters) read() (reading, error) {
 // limit.
 const saturatedMin = 0.95
 
+// bulkMin is the length of answers from which on bytes are worth counting.
+const bulkMin = 100_000
+
 // judge turns a phase into a sample, or refuses it.
-func (g Generator) judge(p phase, load Load, before, after reading) (Sample, error) {
+func (g Generator) judge(p phase, target Target, load Load, before, after reading) (Sample, error) {
 	if err := p.failures.refusal("measured phase"); err != nil {
 		return Sample{}, err
 	}
@@ -183,10 +216,11 @@ func (g Generator) judge(p phase, load Load, before, after reading) (Sample, err
 		missed := fmt.Sprintf("rate missed: %.0f of %d requests per second", rate, load.Rate)
 		return Sample{}, &Unsound{Reasons: []string{missed}}
 	}
+	columns := columnsOf(load.Of)
 	s := Sample{Requests: p.requests, Values: map[string]float64{
-		results.Throughput: rate,
-		results.ClientCPU:  float64(p.clientCPU) / float64(p.requests),
-		results.Errors:     0,
+		columns.rate:      rate,
+		columns.clientCPU: float64(p.clientCPU) / float64(p.requests),
+		results.Errors:    0,
 	}}
 	for unit, v := range p.latency {
 		s.Values[unit] = v
@@ -201,11 +235,30 @@ func (g Generator) judge(p phase, load Load, before, after reading) (Sample, err
 		client += after.origin - before.origin
 		s.Values[results.OriginCPU] = float64(after.origin-before.origin) / float64(p.requests)
 	}
-	s.Values[results.CPU] = float64(server) / float64(p.requests)
+	s.Values[columns.cpu] = float64(server) / float64(p.requests)
 	s.Values[results.ServerBusy] = server.Seconds() / p.wall.Seconds()
 	s.Values[results.ClientBusy] = client.Seconds() / p.wall.Seconds()
+	if !load.Of.Handshaking() && target.Length >= bulkMin && server > 0 {
+		s.Values[results.Bytes] = float64(p.requests) * float64(target.Length) / server.Seconds()
+	}
+	if load.Crowd > 0 {
+		delete(s.Values, columns.cpu) // of both together, so of neither
+		delete(s.Values, columns.clientCPU)
+	}
 	s.note(load, max(1, len(g.Cores)))
 	return s, nil
+}
+
+// columns are the units that a work is counted in.
+type columns struct {
+	rate, cpu, clientCPU string
+}
+
+func columnsOf(work scenarios.Work) columns {
+	if work.Handshaking() {
+		return columns{results.Handshakes, results.HandshakeCPU, results.ClientHandshakeCPU}
+	}
+	return columns{results.Throughput, results.CPU, results.ClientCPU}
 }
 
 // note says what a closed loop measured if it was not the server.
@@ -213,6 +266,9 @@ func (s *Sample) note(load Load, clientCores int) {
 	server, client := s.Values[results.ServerBusy], s.Values[results.ClientBusy]/float64(clientCores)
 	if client >= saturatedMin && (load.Rate > 0 || server < results.SaturatedMin) {
 		s.Notes = append(s.Notes, fmt.Sprintf("generator saturated (%.0f%% of its cores)", 100*client))
+		// Our half of a handshake costs as much as the server's: this rate is
+		// as likely the generator's. The cost is the server's all the same.
+		delete(s.Values, results.Handshakes)
 		return
 	}
 	if load.Rate == 0 && server < results.SaturatedMin {
@@ -238,6 +294,14 @@ func (f *failures) add(n int, text string) {
 	f.count += n
 	if len(f.texts) < failuresKept && !slices.Contains(f.texts, text) {
 		f.texts = append(f.texts, text)
+	}
+}
+
+// join adds the failures of another.
+func (f *failures) join(other failures) {
+	f.count += other.count
+	for _, text := range other.texts {
+		f.add(0, text)
 	}
 }
 

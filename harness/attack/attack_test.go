@@ -18,6 +18,7 @@ import (
 	"atlas/harness/host"
 	"atlas/harness/origin"
 	"atlas/results"
+	"atlas/scenarios"
 )
 
 const length = 1024
@@ -37,7 +38,7 @@ func right(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, document) }
 var idle = Meters{Server: func() (time.Duration, error) { return 0, nil }}
 
 // patient accepts any lateness: this machine's is not under test.
-var patient = Generator{LateMax: time.Hour}
+var patient = Generator{LateMax: time.Hour, CrowdMin: 1e-9}
 
 func tiny(conns, rate int) Load {
 	return Load{Conns: conns, Rate: rate, Warmup: 10 * time.Millisecond, Measured: 50 * time.Millisecond}
@@ -266,7 +267,7 @@ func TestJudge(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			p := second
 			p.clientCPU = row.clientCPU
-			s, err := Generator{LateMax: 50 * time.Millisecond}.judge(p, row.load, clocks(0, 0), row.after)
+			s, err := Generator{LateMax: 50 * time.Millisecond}.judge(p, Target{}, row.load, clocks(0, 0), row.after)
 			if row.refused != "" {
 				require.ErrorContains(t, err, row.refused)
 				return
@@ -282,7 +283,24 @@ func TestJudge(t *testing.T) {
 			require.Contains(t, s.Notes[0], row.note)
 		})
 	}
-	_, err := patient.judge(phase{}, Load{}, reading{}, reading{})
+	bulk := Target{Length: bulkMin}
+	s, err := patient.judge(second, bulk, closed, clocks(0, 0), clocks(500*ms, 0))
+	require.NoError(t, err)
+	require.InDelta(t, 1000*bulkMin/0.5, s.Values[results.Bytes], 1)
+
+	// A rate that may be the generator's is none of the server's.
+	handshakes := Load{Of: scenarios.Handshakes}
+	s, err = patient.judge(second, bulk, handshakes, clocks(0, 0), clocks(950*ms, 0))
+	require.NoError(t, err)
+	require.InDelta(t, 1000, s.Values[results.Handshakes], 1e-6)
+	require.NotContains(t, s.Values, results.Bytes)
+	second.clientCPU = 990 * ms
+	s, err = patient.judge(second, bulk, handshakes, clocks(0, 0), clocks(500*ms, 0))
+	require.NoError(t, err)
+	require.NotContains(t, s.Values, results.Handshakes)
+	require.InDelta(t, 500e3, s.Values[results.HandshakeCPU], 1e-6)
+
+	_, err = patient.judge(phase{}, Target{}, Load{}, reading{}, reading{})
 	require.ErrorContains(t, err, "no request was completed")
 }
 

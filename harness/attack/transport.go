@@ -3,6 +3,7 @@ package attack
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"hash"
@@ -10,13 +11,16 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 const (
 	dialTimeout = 5 * time.Second
-	// headMax bounds the head of an answer; it is also the read buffer.
-	headMax = 16 << 10
+	// headMax bounds the head of an answer; it is also the read buffer, but
+	// for large answers, where a read must not be what the load waits for.
+	headMax   = 16 << 10
+	bufferMax = 256 << 10
 	// One answer in sampledEvery of each connection, the first included, has
 	// its body hashed; the length is checked of all.
 	sampledEvery = 64
@@ -32,6 +36,7 @@ var errClosed = errors.New("load generator: closed")
 type transport struct {
 	target  Target
 	request []byte
+	buffer  int // bytes of each connection's
 	sum     [sha256.Size]byte
 	// right is the answer to everything that passed the checks. The client
 	// only reads it, so that one serves all.
@@ -54,6 +59,7 @@ func newTransport(target Target, conns int) *transport {
 		target: target,
 		// Byte for byte what wrk sends.
 		request: fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", target.Path, target.Address),
+		buffer:  max(headMax, min(target.Length, bufferMax)),
 		sum:     target.expected(),
 		right: &http.Response{
 			Status: "200 OK", StatusCode: http.StatusOK,
@@ -95,11 +101,15 @@ func (t *transport) take() (*conn, error) {
 	}
 	t.mu.Unlock()
 
-	socket, err := net.DialTimeout("tcp", t.target.Address, dialTimeout)
+	return t.add(make([]byte, t.buffer))
+}
+
+// add opens a connection that reads into buffer; close ends it.
+func (t *transport) add(buffer []byte) (*conn, error) {
+	c, err := t.target.dial(buffer)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: socket, buffer: make([]byte, headMax)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -107,6 +117,43 @@ func (t *transport) take() (*conn, error) {
 	}
 	t.all[c] = true
 	return c, nil
+}
+
+// openers of connections work at once.
+const openers = 32
+
+// open has n connections ready, unless one cannot be had.
+func (t *transport) open(n int) error {
+	return crowded(n, func(int) error {
+		c, err := t.add(make([]byte, t.buffer))
+		if err != nil {
+			return err
+		}
+		t.put(c, 0, true)
+		return nil
+	})
+}
+
+// crowded calls do for 0 to n-1, a few at once. It stops at the first error,
+// which it returns.
+func crowded(n int, do func(i int) error) error {
+	var next atomic.Int64
+	var failed atomic.Pointer[error]
+	var all sync.WaitGroup
+	for range min(n, openers) {
+		all.Go(func() {
+			for i := next.Add(1); i <= int64(n) && failed.Load() == nil; i = next.Add(1) {
+				if err := do(int(i - 1)); err != nil {
+					failed.CompareAndSwap(nil, &err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // put takes a connection back after an exchange of size bytes, to keep or to
@@ -140,8 +187,11 @@ func (t *transport) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true
-	for c := range t.all {
+	for _, c := range t.idle {
 		_ = c.Close() // as in put
+	}
+	for c := range t.all {
+		_ = c.socket.Close() // whoever uses it will say so; TLS would wait to say good-bye
 	}
 	clear(t.all)
 	t.idle = nil
@@ -149,9 +199,35 @@ func (t *transport) close() {
 
 // conn is one persistent connection.
 type conn struct {
-	net.Conn
-	buffer  []byte
-	answers int
+	net.Conn          // what to read and write: socket, or TLS on it
+	socket   net.Conn // TCP
+	buffer   []byte
+	answers  int
+}
+
+// dial opens a connection that reads into buffer.
+func (t Target) dial(buffer []byte) (*conn, error) {
+	socket, err := net.DialTimeout("tcp", t.Address, dialTimeout)
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{Conn: socket, socket: socket, buffer: buffer}
+	if t.TLS == nil {
+		return c, nil
+	}
+	secure := tls.Client(socket, t.TLS)
+	c.Conn = secure
+	err = socket.SetDeadline(time.Now().Add(dialTimeout))
+	if err == nil {
+		err = secure.Handshake()
+	}
+	if err == nil {
+		err = socket.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("TLS handshake: %w", err), socket.Close())
+	}
+	return c, nil
 }
 
 // exchange sends the request and reads one answer. It returns the answer's
@@ -162,7 +238,7 @@ func (c *conn) exchange(t *transport) (size int, keep bool, err error) {
 	}
 	n, end := 0, -1
 	for end < 0 {
-		if n == len(c.buffer) {
+		if n >= headMax {
 			return 0, false, fmt.Errorf("head of more than %d bytes", headMax)
 		}
 		m, err := c.Read(c.buffer[n:])

@@ -13,6 +13,98 @@ import (
 	"atlas/results"
 )
 
+// wrkMax is the length of answers from which on wrk would be the limit: it
+// reads 8 KB at a time, and vegeta over our transport 256.
+const wrkMax = 1 << 20
+
+// requests are phases of requests on connections that stay open.
+type requests struct {
+	g         Generator
+	target    Target
+	load      Load
+	meters    Meters
+	transport *transport
+	byWrk     bool
+	openCPU   time.Duration
+	openWall  time.Duration
+}
+
+func newRequests(g Generator, target Target, load Load, meters Meters) *requests {
+	return &requests{
+		g: g, target: target, load: load, meters: meters,
+		transport: newTransport(target, load.Conns),
+		byWrk:     load.Rate == 0 && g.Wrk != "" && target.Length < wrkMax,
+	}
+}
+
+// warmUp checks every answer, whoever drives the measured phase.
+func (r *requests) warmUp(ctx context.Context) (phase, error) {
+	if r.byWrk && r.target.TLS != nil {
+		if err := r.meterOpening(); err != nil {
+			return phase{}, err
+		}
+	}
+	p, err := r.g.drive(ctx, r.transport, r.load, r.load.Warmup)
+	if r.byWrk {
+		r.transport.close() // wrk brings its own connections
+	}
+	return p, err
+}
+
+// meterOpening opens the connections by themselves and notes what that costs.
+// A TLS handshake costs as much as twenty requests, and wrk can make its own
+// nowhere but within the measured phase; with OpenSSL it takes about as long.
+func (r *requests) meterOpening() error {
+	before, err := r.meters.read()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := r.transport.open(r.load.Conns); err != nil {
+		return &Unsound{Reasons: []string{"warm-up: " + err.Error()}}
+	}
+	r.openWall = time.Since(began)
+	after, err := r.meters.read()
+	r.openCPU = after.server - before.server
+	return err
+}
+
+func (r *requests) opening() (cpu, wall time.Duration) { return r.openCPU, r.openWall }
+
+func (r *requests) measure(ctx context.Context) (phase, error) {
+	if r.load.Crowd > 0 {
+		return r.measureCrowded(ctx)
+	}
+	if !r.byWrk {
+		return r.g.drive(ctx, r.transport, r.load, r.load.Measured)
+	}
+	load := r.load
+	if r.openWall > load.Measured/openingShare {
+		load.Measured += r.openWall // on a machine so busy, little else might be measured
+	}
+	return r.g.wrk(ctx, r.target, load, r.transport.wire())
+}
+
+// openingShare of the measured phase may go to opening connections before it
+// is made longer.
+const openingShare = 4
+
+// measureCrowded drives the load while others make handshakes at their rate.
+func (r *requests) measureCrowded(ctx context.Context) (phase, error) {
+	h := newHandshakers(r.g, r.target, Load{Conns: r.load.Conns})
+	stop := h.pace(ctx, r.load.Crowd)
+	p, err := r.g.drive(ctx, r.transport, r.load, r.load.Measured)
+	beside := stop()
+	p.failures.join(beside.failures)
+	want := float64(r.load.Crowd) * beside.wall.Seconds()
+	if err == nil && float64(beside.requests) < r.g.CrowdMin*want {
+		p.failures.add(1, fmt.Sprintf("%d of %.0f handshakes beside the requests", beside.requests, want))
+	}
+	return p, err
+}
+
+func (r *requests) close() { r.transport.close() }
+
 // drive runs vegeta over t for d: at load.Rate from the clock, or as fast as
 // the connections allow if that is 0. Workers are bounded by the connections:
 // vegeta would otherwise answer one stall with new workers and connections

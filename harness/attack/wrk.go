@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"atlas/harness/cert"
 	"atlas/harness/host"
 	"atlas/results"
 )
@@ -43,12 +44,20 @@ func (g Generator) wrk(ctx context.Context, target Target, load Load, wire sizes
 	if err := os.WriteFile(script, doneScript, 0o644); err != nil {
 		return phase{}, err
 	}
+	scheme, conf := "http://", filepath.Join(g.Scratch, "openssl.cnf")
+	if target.TLS != nil {
+		scheme = "https://"
+		if err := os.WriteFile(conf, []byte(cert.OpenSSL()), 0o644); err != nil {
+			return phase{}, err
+		}
+	}
 	seconds := int(math.Ceil(load.Measured.Seconds()))
 	threads := min(max(1, len(g.Cores)), load.Conns)
 	cmd := exec.Command(g.Wrk,
 		"-t", strconv.Itoa(threads), "-c", strconv.Itoa(load.Conns),
 		"-d", strconv.Itoa(seconds)+"s", "-s", script,
-		"http://"+target.Address+target.Path)
+		scheme+target.Address+target.Path)
+	cmd.Env = append(os.Environ(), "OPENSSL_CONF="+conf) // missing and not looked at without TLS
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := host.StartOn(cmd, g.Cores); err != nil {

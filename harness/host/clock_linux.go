@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Meter reads the CPU time of a process and of those it had started when the
+// Meter reads the CPU time and the memory of a process and of those it had started when the
 // meter was made (nginx: the master and its workers).
 type Meter struct {
 	pids []int
@@ -50,6 +50,21 @@ func (m Meter) CPU() (time.Duration, error) {
 			return 0, fmt.Errorf("CPU clock of process %d: %w", pid, err)
 		}
 		sum += time.Duration(ts.Nano())
+	}
+	return sum, nil
+}
+
+// Resident returns the bytes of memory that are in RAM for the processes. What
+// several of them share counts once for each.
+func (m Meter) Resident() (int64, error) {
+	var sum int64
+	for _, pid := range m.pids {
+		text := strings.TrimSuffix(field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS"), " kB")
+		kB, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("resident memory of process %d: %w", pid, err)
+		}
+		sum += kB << 10
 	}
 	return sum, nil
 }

@@ -32,6 +32,9 @@ func NewMeter(int) (Meter, error) { return Meter{}, nil }
 // CPU returns ErrUnsupported.
 func (Meter) CPU() (time.Duration, error) { return 0, ErrUnsupported }
 
+// Resident returns ErrUnsupported.
+func (Meter) Resident() (int64, error) { return 0, ErrUnsupported }
+
 // SelfCPU returns the CPU time of this process, to the microsecond.
 func SelfCPU() time.Duration {
 	var usage syscall.Rusage

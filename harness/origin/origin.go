@@ -60,16 +60,16 @@ func Serve(ctx context.Context, address, root string) error {
 	if err != nil {
 		return err
 	}
-	return ServeHandler(ctx, address, handler)
-}
-
-// ServeHandler runs an HTTP server until ctx ends, then lets exchanges in
-// progress finish for a bounded time.
-func ServeHandler(ctx context.Context, address string, handler http.Handler) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
+	return ServeHandler(ctx, listener, handler)
+}
+
+// ServeHandler runs an HTTP server on listener, which it closes, until ctx
+// ends, then lets exchanges in progress finish for a bounded time.
+func ServeHandler(ctx context.Context, listener net.Listener, handler http.Handler) error {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

@@ -1,6 +1,7 @@
 package subject
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -20,7 +21,24 @@ func atlas(name, engine string) Subject {
 		},
 		template: "atlas.toml",
 		engine:   engine,
+		kinds:    everything,
 		argv:     func(p place) []string { return []string{p.Config} },
 		version:  func(program string) string { return host.Version(program, "version") },
 	}
+}
+
+// other returns another Atlas, in all but the binary the same.
+func other(name, engine string) Subject {
+	s := atlas(name, engine)
+	s.Name, s.About = name, "the binary that -other names, on its "+engine+" engine"
+	s.program = func(p Programs) (string, error) {
+		if p.Other == "" {
+			return "", errors.New("-other names no binary")
+		}
+		if _, err := os.Stat(p.Other); err != nil {
+			return "", fmt.Errorf("%s, which -other names, is missing", p.Other)
+		}
+		return p.Other, nil
+	}
+	return s
 }

@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	"atlas/harness/host"
-	"atlas/scenarios"
 )
 
 // haproxy returns HAProxy, which forwards and serves no files.
@@ -14,7 +13,7 @@ func haproxy(name, about string) Subject {
 		About:    about,
 		program:  func(Programs) (string, error) { return host.Find("haproxy") },
 		template: name + ".cfg",
-		only:     scenarios.Proxy,
+		kinds:    forwarding,
 		argv: func(p place) []string {
 			// -db: in the foreground and without a master process, -q: silent but for errors.
 			return []string{"-db", "-q", "-f", p.Config}

@@ -30,7 +30,7 @@ type Launcher struct {
 const (
 	startTimeoutDefault = 10 * time.Second
 	stopTimeoutDefault  = 5 * time.Second
-	probeTimeout        = time.Second
+	probeTimeout        = 5 * time.Second // 100 MB over TLS on a busy machine take one
 	probeInterval       = 5 * time.Millisecond
 	logTailBytes        = 2000
 )
@@ -56,7 +56,7 @@ func (l Launcher) Start(ctx context.Context, s Subject, site Site, cores []int) 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Name, err)
 	}
-	p, err := s.place(l.Scratch, site)
+	p, err := s.place(l.Scratch, program, site)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Name, err)
 	}
@@ -110,10 +110,16 @@ func (r *Running) await(ctx context.Context, site Site, timeout time.Duration) e
 		timeout = startTimeoutDefault
 	}
 	expired := time.After(timeout)
-	client := &http.Client{Timeout: probeTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	transport := &http.Transport{DisableKeepAlives: true}
+	url := "http://" + r.Address + site.Path
+	if site.Identity != nil {
+		transport.TLSClientConfig = site.Identity.Client()
+		url = "https://" + r.Address + site.Path
+	}
+	client := &http.Client{Timeout: probeTimeout, Transport: transport}
 	want := origin.Document(site.Length)
 	for {
-		wrong := probe(ctx, client, "http://"+r.Address+site.Path, want)
+		wrong := probe(ctx, client, url, want)
 		if wrong == nil {
 			return nil
 		}

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"text/template"
 
+	"atlas/harness/cert"
 	"atlas/scenarios"
 )
 
@@ -38,14 +39,43 @@ type Subject struct {
 	engine string
 	// argv are the arguments after the program.
 	argv func(place) []string
-	// only is the one kind of work it can do, "" for both.
-	only scenarios.Kind
+	// kinds are the kinds of work it can do.
+	kinds []scenarios.Kind
+	// module returns the file that a program must load to do a kind of work,
+	// "" for none; its error says how to get it. It may be nil.
+	module func(program string, kind scenarios.Kind) (string, error)
 	// version asks a program for its version; nil where that is the harness's.
 	version func(program string) string
 }
 
+// The kinds of work that a subject may be able to do.
+var (
+	everything = []scenarios.Kind{scenarios.Static, scenarios.Proxy, scenarios.TCP}
+	forwarding = []scenarios.Kind{scenarios.Proxy, scenarios.TCP}
+)
+
 // Serves says whether the subject can do a kind of work.
-func (s Subject) Serves(kind scenarios.Kind) bool { return s.only == "" || s.only == kind }
+func (s Subject) Serves(kind scenarios.Kind) bool { return slices.Contains(s.kinds, kind) }
+
+// Here returns the subject without the kinds of work for which this machine
+// lacks a part of it; the error says which part and how to get it.
+func (s Subject) Here(p Programs) (Subject, error) {
+	program, err := s.program(p)
+	if err != nil || s.module == nil {
+		return s, err
+	}
+	var kinds []scenarios.Kind
+	var missing error
+	for _, kind := range s.kinds {
+		if _, err := s.module(program, kind); err != nil {
+			missing = err
+			continue
+		}
+		kinds = append(kinds, kind)
+	}
+	s.kinds = kinds
+	return s, missing
+}
 
 // Version returns what the subject's program says of itself.
 func (s Subject) Version(p Programs) string {
@@ -62,6 +92,7 @@ func (s Subject) Version(p Programs) string {
 // Programs are the paths of executables, fixed for a run.
 type Programs struct {
 	Atlas   string // Atlas's binary, which need not exist
+	Other   string // another Atlas to compare it with, "" for none
 	Harness string // this program, which can be a Go origin and a Go peer
 }
 
@@ -69,9 +100,12 @@ type Programs struct {
 type Site struct {
 	Kind   scenarios.Kind
 	Root   string // directory of the documents
-	Origin string // "host:port" to forward to; scenarios.Proxy only
+	Origin string // "host:port" to forward to, where Kind forwards
 	Path   string // of the URL that tells whether the server is ready
 	Length int    // bytes of the body there, which is origin.Document
+	Conns  int    // connections that the load will open; 0 for a usual number
+	// Identity is what to terminate TLS with, nil for plain connections.
+	Identity *cert.Identity
 }
 
 // All returns the subjects in the order of the tables.
@@ -79,6 +113,8 @@ func All() []Subject {
 	return []Subject{
 		atlas("atlas", "io_uring"),
 		atlas("atlas-netpoll", "netpoll"),
+		other("atlas-other", "io_uring"),
+		other("atlas-netpoll-other", "netpoll"),
 		nginx("nginx-best", "nginx at its best: sendfile off, open_file_cache"),
 		nginx("nginx-readme", "nginx as the README's figures fit it: sendfile on, no file cache"),
 		haproxy("haproxy", "HAProxy at its best: one thread, http-reuse always; it serves no files"),
@@ -128,14 +164,49 @@ type place struct {
 	Config    string // path of the rendered configuration
 	Port      int    // to listen on, at 127.0.0.1
 	Engine    string
+	Module    string // file to load, "" for none
 	Superuser bool
 }
+
+// What templates ask for beside the fields: the cryptography that everybody
+// uses, and so many connections on one side that no load meets a limit.
+const (
+	clientsUsual  = 2048
+	clientsSpared = 1024 // beyond those of the load
+)
+
+// Protocol is a version of TLS, as OpenSSL names it.
+func (place) Protocol() string { return cert.Protocol }
+
+// Cipher is a cipher suite of TLS 1.3.
+func (place) Cipher() string { return cert.Cipher }
+
+// Curve is the group of the key exchange.
+func (place) Curve() string { return cert.Curve }
+
+// Clients returns how many connections of clients there may be.
+func (p place) Clients() int { return max(clientsUsual, p.Conns+clientsSpared) }
+
+// Sockets returns how many connections there may be on both sides.
+func (p place) Sockets() int { return p.Clients() + clientsUsual }
+
+// Files returns how many files may be open.
+func (p place) Files() int { return p.Sockets() + 2*clientsUsual }
 
 // Address returns where the server listens.
 func (p place) Address() string { return fmt.Sprintf("127.0.0.1:%d", p.Port) }
 
-// Proxy says whether the server forwards.
+// Proxy says whether the server forwards requests.
 func (p place) Proxy() bool { return p.Kind == scenarios.Proxy }
+
+// TCP says whether the server forwards bytes.
+func (p place) TCP() bool { return p.Kind == scenarios.TCP }
+
+// bulkMin is the length of answers that are many bytes rather than a message.
+const bulkMin = 100_000
+
+// Bulk says whether answers are large.
+func (p place) Bulk() bool { return p.Length >= bulkMin }
 
 // OriginHost returns the first half of Origin.
 func (p place) OriginHost() (string, error) {
@@ -166,7 +237,14 @@ func (s Subject) writeConfig(p place) error {
 }
 
 // place prepares a directory and a port for one start below scratch.
-func (s Subject) place(scratch string, site Site) (place, error) {
+func (s Subject) place(scratch, program string, site Site) (place, error) {
+	module := ""
+	if s.module != nil {
+		var err error
+		if module, err = s.module(program, site.Kind); err != nil {
+			return place{}, err
+		}
+	}
 	dir, err := os.MkdirTemp(scratch, s.Name+"-")
 	if err != nil {
 		return place{}, err
@@ -184,6 +262,7 @@ func (s Subject) place(scratch string, site Site) (place, error) {
 		Config:    filepath.Join(dir, "config"+filepath.Ext(s.template)),
 		Port:      port,
 		Engine:    s.engine,
+		Module:    module,
 		Superuser: os.Geteuid() == 0,
 	}, nil
 }

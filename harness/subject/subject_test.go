@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"atlas/harness/cert"
 	"atlas/harness/host"
 	"atlas/harness/origin"
 	"atlas/scenarios"
@@ -31,12 +32,15 @@ func TestMain(m *testing.M) {
 	switch os.Args[1] {
 	case "serve-origin": // -listen address -root dir
 		exit(origin.Serve(context.Background(), os.Args[3], os.Args[5]))
-	case "serve-peer": // -listen address -root dir, or -upstream address
-		root, upstream := os.Args[5], ""
-		if os.Args[4] == "-upstream" {
-			root, upstream = "", os.Args[5]
+	case "serve-peer": // pairs of a flag and its value
+		var p Peer
+		fields := map[string]*string{
+			"-listen": &p.Address, "-root": &p.Root, "-upstream": &p.Upstream, "-tunnel": &p.Tunnel, "-cert": &p.Cert, "-key": &p.Key,
 		}
-		exit(ServePeer(context.Background(), os.Args[3], root, upstream))
+		for i := 2; i < len(os.Args); i += 2 {
+			*fields[os.Args[i]] = os.Args[i+1]
+		}
+		exit(p.Serve(context.Background()))
 	case "answer": // status body config
 		exit(answer(os.Args[2], os.Args[3], os.Args[4]))
 	}
@@ -113,12 +117,15 @@ func TestStartStop(t *testing.T) {
 				requireInstalled(t, origin, l.Programs)
 				cores := host.Allowed()[:1]
 
+				identity, err := cert.Make(t.TempDir(), scenarios.ECDSA)
+				require.NoError(t, err)
 				static := Site{Kind: scenarios.Static, Root: root, Path: path, Length: length}
 				up, err := l.Start(t.Context(), origin, static, cores)
 				require.NoError(t, err)
-				proxied := Site{Kind: scenarios.Proxy, Origin: up.Address, Path: path, Length: length}
-				for _, site := range []Site{static, proxied} {
-					if !s.Serves(site.Kind) {
+				here, err := s.Here(l.Programs)
+				requireThere(t, err)
+				for _, site := range sites(root, up.Address, identity) {
+					if !here.Serves(site.Kind) {
 						continue
 					}
 					running, err := l.Start(t.Context(), s, site, cores)
@@ -126,6 +133,9 @@ func TestStartStop(t *testing.T) {
 					cpu, err := running.Meter.CPU()
 					require.NoError(t, err)
 					require.Positive(t, cpu)
+					resident, err := running.Meter.Resident()
+					require.NoError(t, err)
+					require.Greater(t, resident, int64(1<<20))
 					require.NoError(t, running.Ended())
 					require.NoError(t, running.Stop())
 					requireSilent(t, running.Address)
@@ -134,6 +144,28 @@ func TestStartStop(t *testing.T) {
 				requireSilent(t, up.Address)
 			})
 		}
+	}
+}
+
+// sites are all kinds of work, plain and over TLS.
+func sites(root, origin string, identity *cert.Identity) []Site {
+	var all []Site
+	for _, kind := range everything {
+		site := Site{Kind: kind, Root: root, Path: path, Length: length}
+		if kind.Forwards() {
+			site.Root, site.Origin = "", origin
+		}
+		all = append(all, site)
+		site.Identity = identity
+		all = append(all, site)
+	}
+	return all
+}
+
+// requireThere fails for a missing part where CI promises it.
+func requireThere(t *testing.T, missing error) {
+	if missing != nil && os.Getenv("CI") != "" {
+		t.Fatal(missing)
 	}
 }
 
@@ -220,34 +252,93 @@ func TestEnded(t *testing.T) {
 
 // Every template must render for each kind it serves, and differ by kind.
 func TestConfigs(t *testing.T) {
+	identity := &cert.Identity{Chain: "/srv/chain", Key: "/srv/key", Bundle: "/srv/bundle"}
 	for _, s := range append(All(), Origins()...) {
 		if s.template == "" {
 			continue
 		}
+		s.module = nil // which files there are is not under test
 		var texts []string
-		for _, kind := range []scenarios.Kind{scenarios.Static, scenarios.Proxy} {
-			dir := t.TempDir()
-			p, err := s.place(dir, Site{Kind: kind, Root: "/srv/documents", Origin: "127.0.0.1:81"})
+		for _, site := range sites("/srv/documents", "10.9.8.7:81", identity) {
+			if !s.Serves(site.Kind) {
+				continue
+			}
+			site.Length = 1 << 20
+			p, err := s.place(t.TempDir(), "", site)
 			require.NoError(t, err)
 			require.NoError(t, s.writeConfig(p))
-			text, err := os.ReadFile(p.Config)
+			read, err := os.ReadFile(p.Config)
 			require.NoError(t, err)
-			require.Contains(t, string(text), fmt.Sprint(p.Port))
-			texts = append(texts, string(text))
-		}
-		require.Equal(t, s.Serves(scenarios.Static), strings.Contains(texts[0], "/srv/documents"))
-		if s.Name != "nginx-origin" {
-			require.NotContains(t, texts[1], "/srv/documents")
-			require.Contains(t, texts[1], "81")
+			text := string(read)
+			require.Contains(t, text, fmt.Sprint(p.Port))
+			require.NotContains(t, texts, text)
+			texts = append(texts, text)
+			if s.Name == "nginx-origin" {
+				break // it serves files and nothing else
+			}
+			require.Equal(t, site.Kind == scenarios.Static, strings.Contains(text, "/srv/documents"), text)
+			require.Equal(t, site.Kind.Forwards(), strings.Contains(text, "10.9.8.7"), text)
+			require.Equal(t, site.Identity != nil, strings.Contains(text, "/srv/chain") || strings.Contains(text, "/srv/bundle"), text)
+			if site.Identity != nil && !strings.HasPrefix(s.Name, "atlas") {
+				for _, want := range []string{"TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519"} {
+					require.Contains(t, text, want)
+				}
+			}
 		}
 	}
 	require.NotEqual(t, one(t, "atlas").ConfigHash(), one(t, "atlas-netpoll").ConfigHash())
 	require.Equal(t, one(t, "nginx-best").ConfigHash(), one(t, "nginx-best").ConfigHash())
+	require.Equal(t, one(t, "atlas").ConfigHash(), one(t, "atlas-other").ConfigHash())
+}
+
+// A load of many connections meets no limit of the configuration's.
+func TestLimits(t *testing.T) {
+	require.Equal(t, 2048, place{}.Clients())
+	many := place{Site: Site{Conns: 10_000}}
+	require.Greater(t, many.Clients(), 10_000)
+	require.Greater(t, many.Sockets(), many.Clients())
+	require.Greater(t, many.Files(), many.Sockets())
+}
+
+// nginx is asked whether it has the module, and where.
+func TestHere(t *testing.T) {
+	module := filepath.Join(t.TempDir(), "ngx_stream_module.so")
+	require.NoError(t, os.WriteFile(module, nil, 0o644))
+	for _, row := range []struct {
+		name, options, module string
+		missing               bool
+	}{
+		{"compiled in", "--with-stream --with-stream_ssl_module", "", false},
+		{"at the end", "--modules-path=/no --with-stream", "", false},
+		{"a module", "--modules-path=" + filepath.Dir(module) + " --with-stream=dynamic --with-x", module, false},
+		{"a module of a package that is not here", "--modules-path=/no --with-stream=dynamic", "", true},
+		{"without", "--with-stream_ssl_module", "", true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			fake := program(t, "echo built with OpenSSL 3.0.22 25 Aug 2026 >&2; echo configure arguments: "+row.options+" >&2")
+			s := one(t, "nginx-best")
+			s.program = func(Programs) (string, error) { return fake, nil }
+			file, err := s.module(fake, scenarios.TCP)
+			require.Equal(t, row.module, file)
+			require.Equal(t, row.missing, err != nil)
+			here, err := s.Here(Programs{})
+			require.Equal(t, row.missing, err != nil)
+			require.Equal(t, !row.missing, here.Serves(scenarios.TCP))
+			require.True(t, here.Serves(scenarios.Proxy))
+			require.Equal(t, "OpenSSL 3.0.22", OpenSSL(fake))
+		})
+	}
+	newer := program(t, "echo 'built with OpenSSL 3.0.22 25 Aug 2026 (running with OpenSSL 3.0.19 27 Jan 2026)'")
+	require.Equal(t, "OpenSSL 3.0.19", OpenSSL(newer))
+	require.Empty(t, OpenSSL("/no/nginx"))
+	_, err := one(t, "atlas").Here(Programs{Atlas: "no-such-atlas"})
+	require.ErrorContains(t, err, "run `make build`")
 }
 
 func TestServes(t *testing.T) {
 	require.False(t, one(t, "haproxy").Serves(scenarios.Static))
 	require.True(t, one(t, "haproxy").Serves(scenarios.Proxy))
+	require.True(t, one(t, "haproxy").Serves(scenarios.TCP))
 	require.True(t, one(t, "atlas").Serves(scenarios.Static))
 }
 
