@@ -54,14 +54,15 @@ const excerptMax = 160
 
 func (e *Error) render(severity string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s:%d:%d: %s%s\n", e.File, e.Line, e.Column, severity, e.Message)
+	// A message quotes the file, which may say anything.
+	fmt.Fprintf(&b, "%s:%d:%d: %s%s\n", e.File, e.Line, e.Column, severity, printable([]rune(e.Message)))
 	number := fmt.Sprint(e.Line)
 	source, start := excerpt(e.Source, e.Column-1)
 	fmt.Fprintf(&b, "  %s | %s\n", number, printable(source))
 	fmt.Fprintf(&b, "  %s | %s%s", strings.Repeat(" ", len(number)), blank(source[:start]),
 		strings.Repeat("^", max(1, min(e.Width, len(source)-start))))
 	if e.Hint != "" {
-		fmt.Fprintf(&b, " %s", e.Hint)
+		fmt.Fprintf(&b, " %s", printable([]rune(e.Hint)))
 	}
 	return b.String()
 }
