@@ -88,10 +88,22 @@ func (c *pollConn) serve() {
 	for c.awaitFirst() {
 		keep := c.exchange()
 		c.served = true
-		if !keep || len(c.in) > 0 || c.Flush() != nil || c.loop.draining {
-			break
+		if !keep || len(c.in) > 0 || c.Flush() != nil {
+			c.end()
+			return
+		}
+		if c.loop.draining {
+			c.drain()
 		}
 	}
+	if leaver, leaves := c.handler.(Leaver); leaves && c.inErr == nil && c.outErr == nil && !c.loop.stopping {
+		leaver.Leave(c)
+	}
+	c.end()
+}
+
+// end closes a connection that nobody serves any more.
+func (c *pollConn) end() {
 	c.Close()
 	c.in = nil
 	c.dropBuffer()
@@ -330,7 +342,8 @@ func (c *pollConn) interrupt() {
 
 // drain ends an idle connection, or gives one that has not spoken a moment.
 func (c *pollConn) drain() {
-	if c.served {
+	leaver, leaves := c.handler.(Leaver)
+	if c.served && !(leaves && leaver.Fresh(c)) {
 		c.SetReadDeadline(Past)
 		return
 	}
@@ -353,7 +366,11 @@ func (c *pollConn) Guard(client Conn) {
 	if client == nil {
 		return
 	}
-	c.client = client.(*pollConn)
+	from, ok := client.(*pollConn)
+	if !ok {
+		from = under(client).(*pollConn)
+	}
+	c.client = from
 	c.client.guards = append(c.client.guards, c)
 	c.guarded = c.client.inErr != nil || c.client.closing
 }
@@ -393,9 +410,10 @@ func (c *pollConn) awaitGone() (gone bool) {
 		if err == syscall.EAGAIN || err == syscall.EINTR {
 			return false
 		}
-		// Bytes are a next request: its end cannot be seen behind them.
-		gone = err != nil || n == 0
-		return true
+		// Bytes are a next request, or the farewell of a layer, and an end may
+		// follow. Where it cannot be seen behind them, watching goes on in vain.
+		gone = err != nil || n == 0 || hungUp(int(fd))
+		return gone
 	})
 	return err == nil && gone
 }
@@ -442,7 +460,8 @@ func (c *pollConn) Unpark() bool {
 	return !c.closing && c.inErr == nil && c.outErr == nil && len(c.in) == 0 && c.quiet()
 }
 
-// quiet reports whether the socket has neither bytes nor an end.
+// quiet reports whether the socket of a parked connection has neither bytes nor
+// an end. Bytes are taken, for whoever knows what to make of them.
 func (c *pollConn) quiet() bool {
 	c.isQuiet = false
 	return c.raw.Control(c.look) == nil && c.isQuiet
@@ -450,8 +469,13 @@ func (c *pollConn) quiet() bool {
 
 func (c *pollConn) lookOnce(fd uintptr) {
 	var p [1]byte
-	_, _, err := syscall.Recvfrom(int(fd), p[:], syscall.MSG_PEEK)
+	n, _, err := syscall.Recvfrom(int(fd), p[:], syscall.MSG_PEEK)
 	c.isQuiet = err == syscall.EAGAIN
+	if n > 0 && err == nil && len(c.in) == 0 {
+		c.makeRoom()
+		n, _ = syscall.Read(int(fd), c.in[:cap(c.in)]) // an error shows again
+		c.in = c.in[:max(n, 0)]
+	}
 }
 
 func (c *pollConn) lose() {

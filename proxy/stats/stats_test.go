@@ -76,6 +76,7 @@ func TestSnapshotNames(t *testing.T) {
 func TestEnumsEnd(t *testing.T) {
 	assert.Equal(t, "unknown", clientErrors.String())
 	assert.Equal(t, "unknown", upstreamErrors.String())
+	assert.Equal(t, "unknown", handshakeErrors.String())
 }
 
 // Two Stats next to each other in memory must not share a cache line.
