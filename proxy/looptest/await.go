@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -427,12 +426,11 @@ func awaitQueue(e *Env) {
 		clients.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(seed), stressSeed))
 			for range 25 {
-				c, err := net.DialTimeout("tcp", address, patience)
+				c, err := e.connect(address)
 				if err != nil {
 					e.Errorf("dial: %v", err)
 					return
 				}
-				_ = c.SetDeadline(time.Now().Add(patience))
 				_, _ = io.WriteString(c, "x\n")
 				if random.IntN(2) == 0 {
 					time.Sleep(time.Duration(random.IntN(1000)) * time.Microsecond)
