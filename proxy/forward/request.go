@@ -31,7 +31,10 @@ func (t *transfer) prepare() bool {
 		}
 	}
 	b = h1.AppendField(b, "X-Forwarded-For", x.Peer())
-	b = append(b, "X-Forwarded-Proto: http\r\n"...)
+	b = h1.AppendField(b, "X-Forwarded-Proto", x.Scheme())
+	if cert := x.ClientCert(); cert != nil {
+		b = h1.AppendField(b, "Client-Cert", cert)
+	}
 	b = h1.AppendField(b, "X-Forwarded-Host", r.Host)
 	b = append(b, "Via: 1."...)
 	b = append(b, '0'+r.Minor)
@@ -59,7 +62,8 @@ func (t *transfer) prepare() bool {
 func forwarded(k h1.Key) bool {
 	switch k {
 	case h1.KeyHost, h1.KeyExpect, h1.KeyUnderscore,
-		h1.KeyXForwardedFor, h1.KeyXForwardedProto, h1.KeyXForwardedHost, h1.KeyForwarded:
+		h1.KeyXForwardedFor, h1.KeyXForwardedProto, h1.KeyXForwardedHost, h1.KeyForwarded,
+		h1.KeyClientCert, h1.KeyClientCertChain:
 		return false
 	}
 	return true

@@ -2,7 +2,6 @@ package tlsio
 
 import (
 	"crypto/tls"
-	"fmt"
 	"time"
 
 	"atlas/proxy/loop"
@@ -29,7 +28,7 @@ func (k *Client) Peer() *Client {
 
 // Start shakes hands over a connection that was dialled, and owns it from now on.
 // It waits. On an error the connection is closed.
-func (k *Client) Start(raw loop.Conn, memory *Memory, timeout time.Duration) (*Conn, error) {
+func (k *Client) Start(raw loop.Conn, memory *Memory, timeout time.Duration) (loop.Conn, error) {
 	until := raw.Loop().Now().After(timeout)
 	raw.SetReadDeadline(until)
 	raw.SetWriteDeadline(until)
@@ -41,12 +40,18 @@ func (k *Client) Start(raw loop.Conn, memory *Memory, timeout time.Duration) (*C
 	}
 	if err != nil {
 		raw.Close()
-		return nil, fmt.Errorf("TLS handshake: %w", err)
+		return nil, &HandshakeError{err}
 	}
 	c.SetReadDeadline(0)
 	c.SetWriteDeadline(0)
 	return c, nil
 }
+
+// HandshakeError says why an upstream could not be spoken to.
+type HandshakeError struct{ Err error }
+
+func (e *HandshakeError) Error() string { return "TLS handshake: " + e.Err.Error() }
+func (e *HandshakeError) Unwrap() error { return e.Err }
 
 // Config is what the client was made of, for others who speak to the same peer
 // with Go's own means. It must not be changed.

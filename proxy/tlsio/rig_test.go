@@ -79,7 +79,7 @@ func (r *rig) client(cfg *tls.Config) *tls.Conn {
 
 // dialled returns both ends of a connection: a TLS server's, and the loop's, which
 // has dialled it. Use the second one in tasks only.
-func (r *rig) dialled(server *tls.Config) (*tls.Conn, *tlsio.Conn) {
+func (r *rig) dialled(server *tls.Config) (*tls.Conn, loop.Conn) {
 	r.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(r, err)
@@ -96,7 +96,7 @@ func (r *rig) dialled(server *tls.Config) (*tls.Conn, *tlsio.Conn) {
 		_ = c.Handshake() // the client sees if it fails
 		accepted <- c
 	}()
-	var c *tlsio.Conn
+	var c loop.Conn
 	r.Task(func() {
 		var raw loop.Conn
 		raw, err = r.Loop.Dial(loop.Address{AddrPort: ln.Addr().(*net.TCPAddr).AddrPort()}, patience)
