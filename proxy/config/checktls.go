@@ -31,7 +31,8 @@ func (r *reader) checkUpstreamTLS(u *Upstream, instance string) {
 	for _, name := range []string{"server_name", "ca"} {
 		if at, set := r.seen[instance+"."+name]; set && !u.TLS && !r.failed(instance+".tls") {
 			r.fail(at, instance+"."+name, fault{
-				fmt.Sprintf("`%s` is about TLS, which is off for this upstream", name), "add tls = true, or leave it out"})
+				fmt.Sprintf("`%s` is about TLS, which is off for this upstream", name),
+				"add tls = true, or leave it out"})
 		}
 	}
 	at, set := r.seen[instance+".tls"]

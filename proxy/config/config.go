@@ -62,7 +62,7 @@ type TLS struct {
 	Cert string // path of the PEM file with the certificate chain
 	Key  string // path of the PEM file with its private key
 
-	ClientCA     string     // path of the PEM file with the authorities of client certificates; empty: none are asked for
+	ClientCA     string     // path of the PEM file with those who issue clients' certificates; empty: none
 	ClientAuth   ClientAuth // empty without ClientCA
 	MinVersion   TLSVersion
 	OCSPStaple   string // path of the file with the OCSP response for Cert; empty: none

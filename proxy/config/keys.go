@@ -171,7 +171,7 @@ func upstreamKeys() []Key {
 			Doc:   "Name that the certificate of the upstream has to have; by default that is its address."},
 		{Path: "upstreams.ca", Type: String, Modes: proxied, check: checkPath,
 			field: func(c *Config) any { return &lastUpstream(c).CA },
-			Doc:   "PEM file with the authorities that the upstream's certificate may be from; by default the system's."},
+			Doc:   "PEM file with the authorities of the upstream's certificate; by default the system's."},
 	}
 }
 

@@ -185,7 +185,8 @@ func (r *reader) hasCertificate(n *node) bool {
 	if tls := r.config.Listen.TLS; tls != nil && len(tls.Certificates) > 0 {
 		return true
 	}
-	r.fail(n.key, n.path, fault{"a further certificate needs its table", "write " + brackets(certificates) + " above it"})
+	r.fail(n.key, n.path, fault{
+		"a further certificate needs its table", "write " + brackets(certificates) + " above it"})
 	return false
 }
 

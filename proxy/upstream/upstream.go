@@ -93,7 +93,8 @@ type Conn struct {
 
 // New makes the pool of one worker, on it.
 func New(l loop.Loop, cfg Config) *Pool {
-	p := &Pool{loop: l, group: cfg.Group, config: cfg, budget: budget{percent: cfg.RetryBudget}, memory: tlsio.NewMemory()}
+	p := &Pool{loop: l, group: cfg.Group, config: cfg, memory: tlsio.NewMemory()}
+	p.budget.percent = cfg.RetryBudget
 	p.group.join(p)
 	return p
 }
