@@ -27,7 +27,7 @@ func reasonOf(err error) stats.HandshakeError {
 		return stats.HandshakeGone
 	case errors.As(err, &header) && strings.Contains(header.Msg, "does not look like"):
 		return stats.HandshakePlain
-	case errors.As(err, &header) && strings.Contains(header.Msg, "version"):
+	case errors.As(err, &header) && (strings.Contains(header.Msg, "version") || strings.Contains(header.Msg, "SSLv2")):
 		return stats.HandshakeVersion
 	case errors.As(err, &header):
 		return stats.HandshakeMalformed
@@ -54,7 +54,6 @@ var reasonWords = []struct {
 }{
 	{"unsupported versions", stats.HandshakeVersion},
 	{"protocol version", stats.HandshakeVersion},
-	{"SSLv2", stats.HandshakeVersion},
 	{"application protocol", stats.HandshakeProtocol},
 	{"no cipher suite supported", stats.HandshakeCipher},
 	{"no key exchanges supported", stats.HandshakeCipher},

@@ -2,8 +2,10 @@ package tlsio
 
 import (
 	"io"
+	"time"
 
 	"atlas/proxy/invariant"
+	"atlas/proxy/loop"
 )
 
 const (
@@ -16,8 +18,13 @@ const (
 	stageMin = 2 * recordMax
 	// owedMax is how much the peer may make us owe it, in answers that no call of
 	// ours to send has carried yet, before nothing more is read from it. An answer
-	// to new keys has 39 bytes.
+	// to new keys has 27 bytes.
 	owedMax = 16 << 10
+	// owedTurn is how much of that may come of one turn of the worker: new keys
+	// take some 6 us of it.
+	owedTurn = 2 << 10
+	// holdInterval is how often that is looked at where nothing tells of it.
+	holdInterval = 10 * time.Millisecond
 )
 
 // Peek is what was decrypted and not consumed.
@@ -152,7 +159,20 @@ func (c *Conn) receive(p []byte) (int, error) {
 		return 0, c.torn(err)
 	}
 	c.wire.stage = p[given : given+n]
-	n, err = c.pullAll(p)
+	for n, err = 0, nil; n < len(p) && err == nil; {
+		owed := len(c.out)
+		for n < len(p) && err == nil && len(c.out) < owed+owedTurn {
+			var m int
+			m, err = c.pull(p[n:])
+			n += m
+		}
+		if err == nil {
+			c.raw.Loop().Sleep(0)
+		}
+	}
+	if n > 0 {
+		err = nil // an end shows at the next call
+	}
 	invariant.That(len(c.wire.stage) == 0 || c.inErr != nil, "encrypted bytes were left in the memory of others")
 	c.wire.stage = nil
 	if err == errWait {
@@ -197,7 +217,15 @@ func (c *Conn) hold() error {
 		c.holding = true
 		err := c.raw.Await(c.readDeadline)
 		c.holding = false
-		if err != nil {
+		if err == loop.ErrGuard {
+			// The peer has said its last, which is still to be read, and may be
+			// reading itself: of that nothing tells any more.
+			l := c.raw.Loop()
+			l.Sleep(holdInterval)
+			if at := c.readDeadline; at != 0 && at <= l.Now() {
+				return loop.ErrDeadline
+			}
+		} else if err != nil {
 			return err
 		}
 	}

@@ -77,12 +77,12 @@ func (w *wire) give(p, in []byte) int {
 }
 
 // Write copies. The wait for room is the business of those who have something to
-// send, outside of crypto/tls.
+// send, outside of crypto/tls. So are errors: one here, in an answer to new keys,
+// would have crypto/tls go on with the old ones, and find what follows malformed.
 func (w *wire) Write(p []byte) (int, error) {
-	if err := w.conn.outErr; err != nil {
-		return 0, err
+	if w.conn.outErr == nil {
+		w.conn.out = append(w.conn.out, p...)
 	}
-	w.conn.out = append(w.conn.out, p...)
 	return len(p), nil
 }
 
