@@ -23,8 +23,8 @@ import (
 // Authority issues certificates for tests.
 type Authority struct {
 	Cert *x509.Certificate
+	Key  crypto.Signer
 	Pool *x509.CertPool // of itself
-	key  crypto.Signer
 	next int64
 }
 
@@ -48,7 +48,7 @@ func NewAuthority(t testing.TB) *Authority {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	require.NoError(t, err)
-	a := &Authority{key: key, next: 2, Pool: x509.NewCertPool()}
+	a := &Authority{Key: key, next: 2, Pool: x509.NewCertPool()}
 	a.Cert, err = x509.ParseCertificate(der)
 	require.NoError(t, err)
 	a.Pool.AddCert(a.Cert)
@@ -83,7 +83,7 @@ func (a *Authority) Issue(t testing.TB, leaf Leaf) *tls.Certificate {
 			template.DNSNames = append(template.DNSNames, name)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.Cert, key.Public(), a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, a.Cert, key.Public(), a.Key)
 	require.NoError(t, err)
 	cert := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 	cert.Leaf, err = x509.ParseCertificate(der)

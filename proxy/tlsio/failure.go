@@ -42,7 +42,7 @@ func reasonOf(err error) stats.HandshakeError {
 			return row.reason
 		}
 	}
-	if !strings.HasPrefix(text, "tls: ") {
+	if !strings.Contains(text, "tls: ") {
 		return stats.HandshakeGone // an errno of the connection below
 	}
 	return stats.HandshakeMalformed

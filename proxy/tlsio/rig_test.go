@@ -81,6 +81,14 @@ func (r *rig) client(cfg *tls.Config) *tls.Conn {
 // has dialled it. Use the second one in tasks only.
 func (r *rig) dialled(server *tls.Config) (*tls.Conn, loop.Conn) {
 	r.Helper()
+	return r.dialledBy(r.peer(), server)
+}
+
+// peer is how the loop speaks to a server of the rig's authority.
+func (r *rig) peer() *tlsio.Client { return tlsio.NewClient(r.trusting()).Peer() }
+
+func (r *rig) dialledBy(client *tlsio.Client, server *tls.Config) (*tls.Conn, loop.Conn) {
+	r.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(r, err)
 	defer ln.Close()
@@ -101,7 +109,7 @@ func (r *rig) dialled(server *tls.Config) (*tls.Conn, loop.Conn) {
 		var raw loop.Conn
 		raw, err = r.Loop.Dial(loop.Address{AddrPort: ln.Addr().(*net.TCPAddr).AddrPort()}, patience)
 		if assert.NoError(r, err) {
-			c, err = tlsio.NewClient(r.trusting()).Peer().Start(raw, r.memory, patience)
+			c, err = client.Start(raw, r.memory, patience)
 		}
 	})
 	require.NoError(r, err)
