@@ -276,8 +276,10 @@ func awaitKeepsBytesStarved(e *Env) {
 // Requests behind the one that waits come in pieces, before and during waits.
 func awaitKeepsBytes(e *Env) {
 	var waiting loop.Conn
+	began := make(chan struct{}, 1)
 	address := e.Serve(func(c loop.Conn) bool {
 		waiting = c
+		began <- struct{}{}
 		assert.NoError(e, c.Await(0))
 		assert.NoError(e, c.Await(0))
 		for !bytes.HasSuffix(c.Peek(), []byte("last\n")) {
@@ -291,6 +293,7 @@ func awaitKeepsBytes(e *Env) {
 		c := e.Dial(address)
 		lines := strings.Repeat("y", size) + "\n"
 		e.write(c, lines)
+		wait(e, "request", func() { <-began })
 		for range 2 {
 			for range 3 {
 				e.write(c, "z\n")

@@ -272,20 +272,25 @@ func (s *secure) warnExpiry(now time.Time) {
 	}
 }
 
+// authorities reads those of a file, or the system's: the first verification would
+// do that on a worker.
+func authorities(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return x509.SystemCertPool()
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return parsePool(text)
+}
+
 // upstreamTLS is how an upstream is spoken to; nil is in plain.
 func upstreamTLS(c *config.Upstream) (*tlsio.Client, error) {
 	if !c.TLS {
 		return nil, nil
 	}
-	// The pool of the system is read here: the first verification would do it on
-	// a worker.
-	pool, err := x509.SystemCertPool()
-	if c.CA != "" {
-		var text []byte
-		if text, err = os.ReadFile(c.CA); err == nil {
-			pool, err = parsePool(text)
-		}
-	}
+	pool, err := authorities(c.CA)
 	if err != nil {
 		return nil, fmt.Errorf("[[upstreams]] %s: ca: %w", c.Name, err)
 	}

@@ -32,6 +32,7 @@ func TestContract(t *testing.T) {
 	}
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		looptest.RunOver(t, engine, layer, map[string]string{
+			"await: a queue for a few slots":                     "600 handshakes outlast its patience under the race detector",
 			"addresses of both ends":                             "they are those of the bridge",
 			"a last word: idle, and in a drain":                  "the layer below has it",
 			"a last word: a drain gives a fresh connection time": "and decides what is fresh",

@@ -52,7 +52,7 @@ func (h *Handler) Serve(raw loop.Conn) (keep bool) {
 			return false
 		}
 		c.served = true
-		if !h.above.Serve(c) {
+		if !h.above.Serve(c) || len(c.in) > 0 {
 			c.finish()
 			return false
 		}

@@ -123,8 +123,13 @@ func (c *Conn) part() {
 	c.parting = true
 }
 
-// Close ends in order, as far as that needs no wait.
+// Close ends in order, as far as that needs no wait. Where a task is just sending,
+// it is a Reset: some peers take TCP's end between two records for one in order.
 func (c *Conn) Close() {
+	if c.sending {
+		c.Reset()
+		return
+	}
 	c.farewell()
 	c.raw.Close()
 	c.lost = nil
