@@ -136,6 +136,8 @@ func TestOpensslClient(t *testing.T) {
 		assert.Contains(t, out, "hello")
 		assert.Contains(t, s.openssl(k, askOnce, "-tls1_2"), "hello")
 
+		assert.NotContains(t, s.openssl(k, askOnce, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"), "hello")
+
 		// New keys between two requests, ours asked for as well.
 		out = s.openssl(k, []step{{"Verify return code", 1, getA}, {"hello", 1, "K\n"}, {"KEYUPDATE", 1, "k\n"},
 			{"KEYUPDATE", 2, "K\n"}, {"KEYUPDATE", 3, getA}, {"hello", 2, ""}}, "-tls1_3")
