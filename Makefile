@@ -73,6 +73,12 @@ fuzz: ## every fuzz target for T=30s each; ONLY=FuzzConfig for one
 		done; \
 	done
 
+# 60s unless the command line says otherwise: T is there for fuzz already.
+.PHONY: chaos
+chaos: T = 60s
+chaos: ## T=30m of killed upstreams and bad clients, half on each engine; RACE=1, CHAOS_SEED=n from a failure
+	ATLAS_CHAOS=$(T) go test $(if $(RACE),-race -tags invariants) -count 1 -timeout 0 -v -run '^TestProcessChaos$$' ./proxy
+
 .PHONY: microbench
 microbench: ## benchmarks of PKG=./proxy/h1, ten times, into results/runs/; BENCH=regexp for some of them
 	@[ -n "$(PKG)" ] || { echo "say which: make microbench PKG=./proxy/h1"; exit 1; }
@@ -105,6 +111,10 @@ cross: ## build and vet the proxy for the systems and processors that are not th
 .PHONY: bench
 bench: setup build ## the lab, quick; FULL=1 for the long form, SCENARIO='static-*' for a part
 	bin/harness run $(if $(FULL),-full) $(if $(SCENARIO),-scenario '$(SCENARIO)')
+
+.PHONY: conformance
+conformance: setup build ## the corpus of HTTP/1 rules through Atlas, nginx and HAProxy; DOCS=1 rewrites docs/conformance.md
+	bin/harness conformance $(if $(DOCS),-o docs/conformance.md)
 
 .PHONY: ci
 ci: ## exactly what CI runs

@@ -51,13 +51,15 @@ var floors = map[string]map[string]int{
 		"proxy/invariant":      0,
 	},
 	"harness": {
-		"harness":         3, // main
-		"harness/subject": 2,
-		"harness/attack":  2,
-		"harness/origin":  1,
-		"harness/host":    1,
-		"scenarios":       0,
-		"results":         0,
+		"harness":             3, // main
+		"harness/subject":     2,
+		"harness/attack":      2,
+		"harness/conformance": 2,
+		"harness/corpus":      1,
+		"harness/origin":      1,
+		"harness/host":        1,
+		"scenarios":           0,
+		"results":             0,
 	},
 	"compare": {
 		"compare":        3, // main
@@ -76,6 +78,7 @@ var helpers = []string{"proxy/looptest"}
 // what is below; "tests" is every test. The longest prefix of an import counts.
 var doors = map[string][]string{
 	"github.com/HdrHistogram/hdrhistogram-go": {"harness/attack", "results", "compare/..."},
+	"github.com/coder/websocket":              {"tests"},
 	"github.com/fsnotify/fsnotify":            {"proxy/server"},
 	"github.com/iceber/iouring-go":            {"proxy/loop/iouringgo"},
 	"github.com/iceber/iouring-go/syscall":    {"proxy/uring"},
@@ -85,7 +88,7 @@ var doors = map[string][]string{
 	"github.com/tsenart/vegeta/v12":           {"harness/attack"},
 	"golang.org/x/crypto":                     {"proxy/server"},
 	"golang.org/x/perf":                       {"results", "compare/..."},
-	"golang.org/x/tools/txtar":                {"tests"},
+	"golang.org/x/tools/txtar":                {"tests", "harness/corpus"},
 	"golang.org/x/sys": {
 		"proxy/uring", "proxy/loop", "proxy/looptest", "proxy/server", "harness/host", "harness/subject",
 	},

@@ -60,6 +60,7 @@ func doctor(stdout, stderr io.Writer, args []string) int {
 	for _, program := range []struct{ name, flag, without string }{
 		{"nginx", "-v", "go-nethttp is the peer and the origin is Go's net/http"},
 		{"wrk", "-v", "vegeta drives the closed loop, too"},
+		{"haproxy", "-v", "the table of the corpus has no column of it"},
 	} {
 		path, err := host.Find(program.name)
 		if err != nil {

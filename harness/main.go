@@ -1,8 +1,9 @@
 // Harness is the measuring half of the lab: it starts servers one at a time,
 // loads them in interleaved rounds and writes results in Go benchmark format.
 // It refuses to judge (compare does), to store a sample with errors in it, and
-// to leave anything running. Everything happens on the main goroutine but the
-// load itself.
+// to leave anything running. It also sends the corpus of HTTP/1 rules through
+// them, and says what becomes of it. Everything happens on the main goroutine
+// but the load itself, and the corpus's conversations.
 package main
 
 import (
@@ -22,6 +23,7 @@ import (
 // Exit statuses, shared with compare.
 const (
 	exitPass    = 0
+	exitDiffers = 1 // Atlas does not do what its corpus says
 	exitUsage   = 2 // or an internal error, or an interruption
 	exitInvalid = 3 // a sample was refused
 )
@@ -30,12 +32,14 @@ const usage = `Harness measures web servers side by side.
 
 usage: harness <verb> [flags]
 
-  run      measure, store the results and print the README's tables
-  list     name the scenarios and the subjects
-  doctor   tell the facts of this machine, what is missing and how to get it
+  run          measure, store the results and print the README's tables
+  conformance  send the corpus of HTTP/1 rules through Atlas, nginx and HAProxy, print what they make of it
+  list         name the scenarios and the subjects
+  doctor       tell the facts of this machine, what is missing and how to get it
 
-"harness run -h" lists the flags.
-Exit status: 0 measured, 2 usage or internal error or interrupted, 3 a sample was refused.
+"harness run -h" and "harness conformance -h" list the flags.
+Exit status: 0 measured, 1 Atlas differs from its corpus, 2 usage or internal error or interrupted,
+3 a sample was refused.
 `
 
 func main() {
@@ -54,6 +58,8 @@ func run(stdout, stderr io.Writer, args []string) int {
 	switch verb {
 	case "run":
 		return runLab(ctx, stdout, stderr, args)
+	case "conformance":
+		return checkConformance(ctx, stdout, stderr, args)
 	case "list":
 		return list(stdout, stderr, args)
 	case "doctor":

@@ -296,7 +296,7 @@ func TestVerbs(t *testing.T) {
 		{"none", nil, exitUsage, nil, "usage: harness"},
 		{"unknown", []string{"measure"}, exitUsage, nil, `unknown verb "measure"`},
 		{"help", []string{"help"}, exitPass, []string{"usage: harness"}, ""},
-		{"list", []string{"list"}, exitPass, []string{"static-1k", "proxy-1k-latency", "nginx-readme"}, ""},
+		{"list", []string{"list"}, exitPass, []string{"static-1k", "proxy-1k-latency", "nginx-readme", "haproxy"}, ""},
 		{"list with an argument", []string{"list", "x"}, exitUsage, nil, `unexpected argument "x"`},
 		{"doctor", []string{"doctor", "-atlas", "/no/atlas"}, exitPass,
 			[]string{"conntrack", "load cores", "/no/atlas: run `make build`"}, ""},

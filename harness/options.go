@@ -98,6 +98,9 @@ func parseOptions(stderr io.Writer, args []string) (*options, error) {
 	if o.subjects, err = o.choose(*names); err != nil {
 		return nil, err
 	}
+	if len(planOf(o.scenarios, o.subjects, 1)) == 0 {
+		return nil, fmt.Errorf("subject %s can do the work of no scenario that matches %q", *names, *pattern)
+	}
 	return o, o.chooseGenerator()
 }
 

@@ -44,7 +44,8 @@ type step struct {
 // planOf orders the samples of a run. Rounds are outermost, so that a slow
 // quarter of an hour falls on every cell alike; within a cell the subjects are
 // measured next to each other, there and back (A B, B A), so that a drift
-// within a round falls on every subject alike.
+// within a round falls on every subject alike. A subject that cannot do a
+// scenario's work is not in its cells.
 func planOf(all []*scenarios.Scenario, subjects []subject.Subject, rounds int) []step {
 	var steps []step
 	for round := range rounds {
@@ -55,6 +56,9 @@ func planOf(all []*scenarios.Scenario, subjects []subject.Subject, rounds int) [
 		for _, s := range all {
 			for _, conns := range s.Load.Conns {
 				for _, one := range order {
+					if !one.Serves(s.Target.Kind) {
+						continue
+					}
 					steps = append(steps, step{round: round, cell: cell{scenario: s, conns: conns}, subject: one})
 				}
 			}

@@ -40,6 +40,22 @@ func TestPlan(t *testing.T) {
 	}, got)
 }
 
+// A subject that serves no files is in no cell of a static scenario.
+func TestPlanOfWhatCanBeServed(t *testing.T) {
+	all, err := scenarios.Match(scenarios.Files, "static-1k,proxy-1k")
+	require.NoError(t, err)
+	subjects, err := subject.Named([]string{"haproxy", "nginx-best"})
+	require.NoError(t, err)
+	cells := map[string][]string{}
+	for _, st := range planOf(all, subjects, 1) {
+		cells[st.cell.String()] = append(cells[st.cell.String()], st.subject.Name)
+	}
+	require.Equal(t, map[string][]string{
+		"static-1k c=100": {"nginx-best"}, "static-1k c=500": {"nginx-best"},
+		"proxy-1k c=100": {"haproxy", "nginx-best"}, "proxy-1k c=500": {"haproxy", "nginx-best"},
+	}, cells)
+}
+
 func TestCellNames(t *testing.T) {
 	plan := testPlan(t, 1)
 	require.Equal(t, "Lab/scenario=static-1k/mode=closed/conns=100/tls=off/subject=atlas", plan[0].cell.name("atlas").String())

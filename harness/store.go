@@ -125,6 +125,11 @@ func (l *runLog) programs() []host.Fact {
 	if path, err := host.Find("nginx"); err == nil {
 		facts = append(facts, host.Fact{Key: "nginx", Value: host.Version(path, "-v")})
 	}
+	for _, s := range l.session.options.subjects {
+		if s.Name == "haproxy" {
+			facts = append(facts, host.Fact{Key: s.Name, Value: s.Version(l.session.options.programs)})
+		}
+	}
 	if path := l.session.generator.Wrk; path != "" {
 		facts = append(facts, host.Fact{Key: "wrk", Value: host.Version(path, "-v")})
 	}

@@ -14,8 +14,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain runs the tests, or is the program: where this binary is called atlas.
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"atlas": main}) }
+// TestMain runs the tests, or is the program: where this binary is called atlas. The
+// other two are the processes of TestProcessChaos.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"atlas": main, "chaos-atlas": atlasRole, "chaos-upstream": upstreamRole})
+}
 
 // good is a configuration that check finds nothing wrong with.
 const good = "[listen]\nport = 0\nmode = \"static\"\nroot = \".\"\n"

@@ -3,6 +3,8 @@ package subject
 import (
 	"fmt"
 	"os"
+
+	"atlas/harness/host"
 )
 
 // atlas returns Atlas on one of its engines.
@@ -19,5 +21,6 @@ func atlas(name, engine string) Subject {
 		template: "atlas.toml",
 		engine:   engine,
 		argv:     func(p place) []string { return []string{p.Config} },
+		version:  func(program string) string { return host.Version(program, "version") },
 	}
 }

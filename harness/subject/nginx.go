@@ -13,6 +13,7 @@ func nginx(name, about string) Subject {
 			// -e: without it nginx first tries the system's log file.
 			return []string{"-e", "stderr", "-p", p.Dir, "-c", p.Config}
 		},
+		version: func(program string) string { return host.Version(program, "-v") },
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"text/template"
@@ -37,6 +38,25 @@ type Subject struct {
 	engine string
 	// argv are the arguments after the program.
 	argv func(place) []string
+	// only is the one kind of work it can do, "" for both.
+	only scenarios.Kind
+	// version asks a program for its version; nil where that is the harness's.
+	version func(program string) string
+}
+
+// Serves says whether the subject can do a kind of work.
+func (s Subject) Serves(kind scenarios.Kind) bool { return s.only == "" || s.only == kind }
+
+// Version returns what the subject's program says of itself.
+func (s Subject) Version(p Programs) string {
+	program, err := s.program(p)
+	switch {
+	case err != nil:
+		return "not installed"
+	case s.version == nil:
+		return runtime.Version()
+	}
+	return s.version(program)
 }
 
 // Programs are the paths of executables, fixed for a run.
@@ -61,6 +81,7 @@ func All() []Subject {
 		atlas("atlas-netpoll", "netpoll"),
 		nginx("nginx-best", "nginx at its best: sendfile off, open_file_cache"),
 		nginx("nginx-readme", "nginx as the README's figures fit it: sendfile on, no file cache"),
+		haproxy("haproxy", "HAProxy at its best: one thread, http-reuse always; it serves no files"),
 		netHTTP("go-nethttp", "Go's own FileServer and ReverseProxy"),
 	}
 }

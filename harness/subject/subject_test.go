@@ -105,7 +105,7 @@ func one(t *testing.T, name string) Subject {
 
 func TestStartStop(t *testing.T) {
 	for _, origin := range Origins() {
-		for _, name := range []string{"nginx-best", "nginx-readme", "go-nethttp"} {
+		for _, name := range []string{"nginx-best", "nginx-readme", "haproxy", "go-nethttp"} {
 			t.Run(origin.Name+"/"+name, func(t *testing.T) {
 				l, root := launcher(t)
 				s := one(t, name)
@@ -118,6 +118,9 @@ func TestStartStop(t *testing.T) {
 				require.NoError(t, err)
 				proxied := Site{Kind: scenarios.Proxy, Origin: up.Address, Path: path, Length: length}
 				for _, site := range []Site{static, proxied} {
+					if !s.Serves(site.Kind) {
+						continue
+					}
 					running, err := l.Start(t.Context(), s, site, cores)
 					require.NoError(t, err)
 					cpu, err := running.Meter.CPU()
@@ -215,7 +218,7 @@ func TestEnded(t *testing.T) {
 	require.NoError(t, running.Stop())
 }
 
-// Every template must render for both kinds, and differ by kind.
+// Every template must render for each kind it serves, and differ by kind.
 func TestConfigs(t *testing.T) {
 	for _, s := range append(All(), Origins()...) {
 		if s.template == "" {
@@ -232,7 +235,7 @@ func TestConfigs(t *testing.T) {
 			require.Contains(t, string(text), fmt.Sprint(p.Port))
 			texts = append(texts, string(text))
 		}
-		require.Contains(t, texts[0], "/srv/documents")
+		require.Equal(t, s.Serves(scenarios.Static), strings.Contains(texts[0], "/srv/documents"))
 		if s.Name != "nginx-origin" {
 			require.NotContains(t, texts[1], "/srv/documents")
 			require.Contains(t, texts[1], "81")
@@ -240,6 +243,23 @@ func TestConfigs(t *testing.T) {
 	}
 	require.NotEqual(t, one(t, "atlas").ConfigHash(), one(t, "atlas-netpoll").ConfigHash())
 	require.Equal(t, one(t, "nginx-best").ConfigHash(), one(t, "nginx-best").ConfigHash())
+}
+
+func TestServes(t *testing.T) {
+	require.False(t, one(t, "haproxy").Serves(scenarios.Static))
+	require.True(t, one(t, "haproxy").Serves(scenarios.Proxy))
+	require.True(t, one(t, "atlas").Serves(scenarios.Static))
+}
+
+func TestVersion(t *testing.T) {
+	programs := Programs{Atlas: program(t, `echo "$0 $1 is here"`)}
+	require.Contains(t, one(t, "atlas").Version(programs), "version is here")
+	require.Equal(t, "not installed", one(t, "atlas").Version(Programs{Atlas: "no-such-atlas"}))
+	require.Contains(t, one(t, "go-nethttp").Version(programs), "go1.")
+	for _, row := range []struct{ name, want string }{{"nginx-best", `^nginx/\d`}, {"haproxy", `^HAProxy/\d`}} {
+		requireInstalled(t, one(t, row.name), programs)
+		require.Regexp(t, row.want, one(t, row.name).Version(programs))
+	}
 }
 
 func TestNamed(t *testing.T) {

@@ -224,6 +224,9 @@ func (d *document) problem(at span, key, message, hint string) *Error {
 	}
 	source := bytes.TrimSuffix(d.text[first:last], []byte("\r"))
 	start := min(at.start-first, len(source))
+	for start > 0 && start < len(source) && !utf8.RuneStart(source[start]) {
+		start-- // the parser points at bytes, which may be inside of a character
+	}
 	end := max(start, min(at.end-first, len(source)))
 	return &Error{
 		File: d.file, Line: line + 1, Column: utf8.RuneCount(source[:start]) + 1,

@@ -220,7 +220,7 @@ func routingKeys() []Key {
 			Doc:   "Further tries, on other upstreams first, of a request that no upstream can have acted upon."},
 		{Path: "routing.retry_budget", Type: Integer, Default: "20", Max: 100, Modes: http,
 			field: func(c *Config) any { return &c.Routing.RetryBudget },
-			Doc:   "Percent of the last ten seconds' requests that may be further tries; 3 a second always may."},
+			Doc:   "Percent of the requests of ten seconds that may be tried again after a time-out; 30 always may."},
 		{Path: "routing.slow_start", Type: Duration, Default: `"0s"`, Max: int64(timeoutMax), Modes: http,
 			field: func(c *Config) any { return &c.Routing.SlowStart },
 			Doc:   "Time in which an upstream that comes back gets from a tenth to all of its share."},
@@ -245,6 +245,9 @@ func staticKeys() []Key {
 		{Path: "static_files.cache_bytes", Type: Bytes, Default: `"64MiB"`, Max: math.MaxInt64, Modes: static,
 			field: func(c *Config) any { return &c.StaticFiles.CacheBytes },
 			Doc:   "Memory for cached files, of all workers together; 0 caches nothing."},
+		{Path: "static_files.precompressed", Type: Boolean, Default: "true", Modes: static,
+			field: func(c *Config) any { return &c.StaticFiles.Precompressed },
+			Doc:   "Serve a.js.br, a.js.zst or a.js.gz for a.js to who accepts it, if it is not older."},
 	}
 }
 
@@ -271,6 +274,9 @@ func timeoutKeys() []Key {
 		{Path: "timeouts.upstream", Default: `"60s"`, Modes: []Mode{HTTP},
 			field: func(c *Config) any { return &c.Timeouts.Upstream },
 			Doc:   "Longest time an upstream may send or take nothing within an exchange."},
+		{Path: "timeouts.pool", Default: `"60s"`, Modes: []Mode{HTTP},
+			field: func(c *Config) any { return &c.Timeouts.Pool },
+			Doc:   "Time a connection to an upstream is kept between two requests."},
 		{Path: "timeouts.queue", Default: `"3s"`, Modes: []Mode{HTTP},
 			field: func(c *Config) any { return &c.Timeouts.Queue },
 			Doc:   "Time a request may wait for an upstream with max_connections."},

@@ -15,6 +15,7 @@ package exchange
 
 import (
 	"io"
+	"net/netip"
 	"time"
 
 	"atlas/proxy/h1"
@@ -42,6 +43,14 @@ type Config struct {
 	BodyMax int64
 	Secure  bool         // clients speak TLS
 	Stats   *stats.Stats // the worker's
+	// Trusted are peers that may say for whom they ask: see ClientAddr.
+	Trusted []netip.Prefix
+	// Name is what a proxy calls itself in Proxy-Status, on responses of our own.
+	// "" leaves the field out, as an origin server has to (RFC 9209 section 2).
+	Name string
+	// Failed is told of exchanges that ended in an error of ours. It is called on
+	// the worker and must not wait. nil: nobody is.
+	Failed func(Failure)
 }
 
 // exchangesKept bounds the free list: exchanges that can wait at once without
@@ -153,16 +162,17 @@ type Exchange struct {
 	keep      bool // the connection goes on after this exchange
 	continued bool // the client was told to go on, or did not ask
 
-	writer relay.Writer
-	status int
-	out    []byte // head of the response, from Begin until it is written
+	writer     relay.Writer
+	status     int
+	clientAddr netip.Addr
+	out        []byte // head of the response, from Begin until it is written
 }
 
 // readHead waits for one whole request head. false ends the connection; the
 // client has its answer then, if it gets one.
 func (x *Exchange) readHead() bool {
 	c := x.Client
-	x.begun, x.status = false, 0
+	x.begun, x.status, x.clientAddr = false, 0, netip.Addr{}
 	for timed := false; ; {
 		n, err := h1.ParseRequest(c.Peek(), x.Request)
 		if err == nil {
@@ -170,8 +180,7 @@ func (x *Exchange) readHead() bool {
 		}
 		if err != h1.ErrShort {
 			x.Stats.Requests.Add(1)
-			refused := err.(*h1.SyntaxError)
-			x.refuse(refused.Status, clientError(refused.Status), refused.Why())
+			x.refuseSyntax(err.(*h1.SyntaxError))
 			return false
 		}
 		if !timed {
@@ -184,7 +193,7 @@ func (x *Exchange) readHead() bool {
 		switch err := c.Fill(); err {
 		case nil:
 		case loop.ErrDeadline:
-			x.refuse(408, stats.RequestTimeout, "the request head took too long")
+			x.refuse(stats.RequestTimeout, Fault{Status: 408, Why: "the request head took too long"})
 			return false
 		default:
 			if err != io.EOF && err != loop.ErrStopped || len(c.Peek()) > 0 {
@@ -206,32 +215,41 @@ func (x *Exchange) start(n int) bool {
 	x.Body.Start(x.Client, r.Body)
 	if most := x.server.config.BodyMax; most > 0 {
 		if r.Body.Length > most {
-			x.reject(413, stats.BodyTooLarge, "the request body is larger than this server takes")
+			x.reject(stats.BodyTooLarge, Fault{Status: 413, Why: "the request body is larger than this server takes"})
 			return false
 		}
 		x.Body.Limit(most)
 	}
 	if r.ExpectOther && !x.Body.Done() {
-		x.reject(417, stats.BadExpectation, "this server only knows the expectation 100-continue")
+		x.reject(stats.BadExpectation, Fault{Status: 417, Why: "this server only knows the expectation 100-continue"})
 		return false
 	}
 	return true
 }
 
-// refuse answers bytes that are not a request, or not a whole one in time, and
-// ends the connection.
-func (x *Exchange) refuse(status int, count stats.ClientError, why string) {
+// refuseSyntax answers bytes that are not a request.
+func (x *Exchange) refuseSyntax(why *h1.SyntaxError) {
+	x.Stats.RefusedRequests[why.Reason].Add(1)
+	x.refuse(clientError(why.Status), Fault{
+		Status: why.Status, Why: why.Why(), Error: RequestError, Details: why.Reason.String(), Request: x.Client.Peek(),
+	})
+}
+
+// refuse answers what is no request, or not a whole one in time, and ends the
+// connection.
+func (x *Exchange) refuse(count stats.ClientError, f Fault) {
 	x.Method, x.Minor, x.Framing = h1.MethodOther, 1, h1.Body{}
 	x.headBytes, x.continued = 0, true
 	x.Body.Start(x.Client, x.Framing)
-	x.reject(status, count, why)
+	x.reject(count, f)
 }
 
 // reject answers a request that no handler gets, and ends the connection.
-func (x *Exchange) reject(status int, count stats.ClientError, why string) {
+func (x *Exchange) reject(count stats.ClientError, f Fault) {
 	x.keep = false
 	x.Stats.FailClient(count)
-	x.Fail(status, why)
+	f.Side, f.Step = ClientSide, "read request head"
+	x.Fault(f)
 	x.finish()
 }
 
@@ -256,23 +274,6 @@ func (x *Exchange) ReleaseHead() {
 		x.Client.Consume(x.headBytes)
 		x.headBytes = 0
 	}
-}
-
-// link is what an Exchange remembers about its connection.
-type link struct{ peer []byte }
-
-// Peer is the client's address without its port. It stays valid for the
-// exchange.
-func (x *Exchange) Peer() []byte {
-	known, ok := x.Client.Attachment().(*link)
-	if !ok {
-		known = &link{peer: []byte("unknown")} // RFC 7239 section 6.2: a Unix socket has none
-		if ip := x.Client.Remote().Addr(); ip.IsValid() {
-			known.peer = ip.AppendTo(nil)
-		}
-		x.Client.Attach(known)
-	}
-	return known.peer
 }
 
 // ReadBody waits for bytes of the request body: see relay.Body.Read. A client
@@ -307,11 +308,15 @@ var continueHead = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 
 // finish ends the exchange and reports whether another may follow.
 func (x *Exchange) finish() bool {
-	x.ReleaseHead()
 	if !x.begun {
-		x.Abort() // a handler that says nothing is broken; so is the exchange
-		return false
+		// A handler that says nothing is broken; so is the exchange.
+		x.report(&Fault{Status: 500, Why: "no answer", Error: InternalError, Side: ProxySide, Step: "answer"})
+		x.Abort()
 	}
+	if x.status == 0 {
+		return false // aborted: nothing of the connection is left to read
+	}
+	x.ReleaseHead()
 	if _, whole := x.Body.Whole(); whole {
 		x.Body.Skip()
 	}
@@ -319,9 +324,7 @@ func (x *Exchange) finish() bool {
 	if x.keep && x.Body.Done() {
 		return true
 	}
-	if x.status != 0 {
-		x.linger()
-	}
+	x.linger()
 	return false
 }
 

@@ -23,6 +23,9 @@ func (x *Exchange) Begin(status int, reason []byte) {
 // Field adds a field to the head.
 func (x *Exchange) Field(name, value []byte) { x.out = h1.AppendField(x.out, name, value) }
 
+// Lines adds field lines that were prepared, each with its CRLF.
+func (x *Exchange) Lines(lines []byte) { x.out = append(x.out, lines...) }
+
 // Date adds the Date field, for a response that has none yet.
 func (x *Exchange) Date() {
 	x.out = append(x.out, x.server.date.Field(x.Loop.Clock().Unix())...)
@@ -103,16 +106,22 @@ func (x *Exchange) SendPrepared(status int, head, tail []byte) error {
 	if err := x.writeHead(); err != nil {
 		return err
 	}
-	if len(tail) > preparedCopyMax {
-		return c.Queue(tail)
-	}
-	_, err := c.Write(tail)
-	return err
+	return x.SendBytes(tail)
 }
 
 // preparedCopyMax is up to which size copying a tail behind its head, for one
 // segment, is cheaper than a second segment.
 const preparedCopyMax = 2048
+
+// SendBytes sends a piece of a body of BodyLength that never changes: a large one
+// from where it is, without waiting for it.
+func (x *Exchange) SendBytes(p []byte) error {
+	if len(p) > preparedCopyMax {
+		return x.Client.Queue(p)
+	}
+	_, err := x.Client.Write(p)
+	return err
+}
 
 // Write sends a piece of the body.
 func (x *Exchange) Write(p []byte) (int, error) { return x.writer.Write(p) }
@@ -147,12 +156,7 @@ func (x *Exchange) Informational(resp *h1.Response) error {
 	if x.Minor == 0 {
 		return nil
 	}
-	x.out = h1.AppendStatusReason(x.server.takeHead(), resp.Status, resp.Reason)
-	for i, f := range resp.Fields() {
-		if !resp.HopByHop(i) {
-			x.out = h1.AppendField(x.out, f.Name, f.Value)
-		}
-	}
+	x.startHead(resp)
 	x.out = append(x.out, "\r\n"...)
 	if err := x.writeHead(); err != nil {
 		return err
@@ -160,24 +164,52 @@ func (x *Exchange) Informational(resp *h1.Response) error {
 	return x.Client.Flush()
 }
 
-// Fail answers with an error of our own and a sentence that says why. extra are
-// pairs of field names and values.
-func (x *Exchange) Fail(status int, why string, extra ...string) {
+// Switch relays 101 (Switching Protocols), which is the last that this exchange
+// has of HTTP: what the client sends is from now on for the handler to read from
+// Client, and what it gets for the handler to write. The connection ends with
+// the exchange.
+func (x *Exchange) Switch(resp *h1.Response) error {
+	x.begun, x.status, x.keep = true, resp.Status, false
+	x.Stats.Respond(resp.Status)
+	x.startHead(resp)
+	x.out = append(x.out, "Connection: upgrade\r\n"...)
+	for _, f := range resp.Fields() {
+		if f.Key == h1.KeyUpgrade {
+			x.out = h1.AppendField(x.out, f.Name, f.Value)
+		}
+	}
+	x.out = append(x.out, "\r\n"...)
+	return x.writeHead()
+}
+
+// startHead starts a head with all of resp that may be forwarded.
+func (x *Exchange) startHead(resp *h1.Response) {
+	x.out = h1.AppendStatusReason(x.server.takeHead(), resp.Status, resp.Reason)
+	fields := resp.Fields()
+	for i := range fields {
+		if !resp.HopByHop(i) {
+			x.out = h1.AppendField(x.out, fields[i].Name, fields[i].Value)
+		}
+	}
+}
+
+// Answer sends a whole response of our own, with a body of this type that is
+// known; nil is none. extra are pairs of field names and values.
+func (x *Exchange) Answer(status int, kind string, body []byte, extra ...string) {
 	x.Begin(status, nil)
 	x.out = h1.AppendField(x.out, "Server", serverName)
 	x.Date()
 	for i := 0; i+1 < len(extra); i += 2 {
 		x.out = h1.AppendField(x.out, extra[i], extra[i+1])
 	}
-	text := h1.AppendDecimal(nil, int64(status))
-	text = append(append(text, ' '), h1.StatusText(status)...)
-	text = append(append(append(text, ": "...), why...), '\n')
-	x.out = h1.AppendField(x.out, "Content-Type", "text/plain; charset=utf-8")
-	x.out = h1.AppendContentLength(x.out, int64(len(text)))
-	if x.Method == h1.MethodHead {
-		text = nil
+	if kind != "" {
+		x.out = h1.AppendField(x.out, "Content-Type", kind)
 	}
-	_ = x.SendHead(h1.BodyLength, text) // an error leaves nobody to tell: finish closes
+	x.out = h1.AppendContentLength(x.out, int64(len(body)))
+	if x.Method == h1.MethodHead {
+		body = nil
+	}
+	_ = x.SendHead(h1.BodyLength, body) // an error leaves nobody to tell: finish closes
 }
 
 // Abort ends the connection so that the client cannot take what it has for a

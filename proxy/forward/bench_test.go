@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"atlas/proxy/exchange"
 	"atlas/proxy/invariant"
 	"atlas/proxy/loop"
 	"atlas/proxy/looptest"
@@ -24,15 +25,20 @@ type plain struct {
 	in                []byte
 }
 
-func newPlain(t testing.TB, engine loop.Engine, clients, size int) *plain {
+// behindProxy are fields that another proxy adds.
+const behindProxy = "X-Forwarded-For: 192.0.2.1, [2001:db8::1]:80, 127.0.0.2\r\nX-Forwarded-For: 127.0.0.3\r\n" +
+	"X-Forwarded-Proto: https\r\nForwarded: for=192.0.2.1\r\nX-Real-IP: 192.0.2.1\r\nVia: 1.1 edge, HTTP/2 core (x)\r\n"
+
+func newPlain(t testing.TB, engine loop.Engine, clients, size int, more string) *plain {
 	e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
 	b := &plain{
-		request: []byte("GET /index.html HTTP/1.1\r\nHost: example.org\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n"),
+		request: []byte("GET /index.html HTTP/1.1\r\nHost: example.org\r\nUser-Agent: bench\r\nAccept: */*\r\n" + more + "\r\n"),
 		response: fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain\r\n"+
 			"Content-Length: %d\r\n\r\n%s", size, make([]byte, size)),
 		in: make([]byte, 64<<10),
 	}
-	r := proxyOn(e, setup{}, e.Script(func(p *looptest.Peer, _ int) {
+	trusts := setup{client: exchange.Config{Trusted: loopback, Name: "atlas", Failed: func(f exchange.Failure) { t.Error(f) }}}
+	r := proxyOn(e, trusts, e.Script(func(p *looptest.Peer, _ int) {
 		require.NoError(t, p.SetDeadline(time.Time{}))
 		in := make([]byte, 64<<10)
 		for n := 0; ; {
@@ -78,22 +84,27 @@ func TestAllocsForward(t *testing.T) {
 	skipInvariant(t)
 	most := map[loop.Engine]float64{loop.IOUring: 0.01, loop.Netpoll: 2.01}
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		const rounds, clients = 5000, 4
-		b := newPlain(t, engine, clients, 1024)
-		for range rounds / 5 {
-			b.round(t, clients)
-		}
-		assert.True(t, bytes.Equal(b.response, b.in[:len(b.response)]))
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		for range rounds {
-			b.round(t, clients)
-		}
-		runtime.ReadMemStats(&after)
-		each := float64(after.Mallocs-before.Mallocs) / (rounds * clients)
-		t.Logf("%.5f allocations a request", each)
-		assert.Less(t, each, most[engine])
+		t.Run("a client", func(t *testing.T) { allocs(t, engine, "", most[engine]) })
+		t.Run("behind a proxy", func(t *testing.T) { allocs(t, engine, behindProxy, most[engine]) })
 	})
+}
+
+func allocs(t *testing.T, engine loop.Engine, more string, most float64) {
+	const rounds, clients = 5000, 4
+	b := newPlain(t, engine, clients, 1024, more)
+	for range rounds / 5 {
+		b.round(t, clients)
+	}
+	assert.True(t, bytes.Equal(b.response, b.in[:len(b.response)]))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range rounds {
+		b.round(t, clients)
+	}
+	runtime.ReadMemStats(&after)
+	each := float64(after.Mallocs-before.Mallocs) / (rounds * clients)
+	t.Logf("%.5f allocations a request", each)
+	assert.Less(t, each, most)
 }
 
 func skipInvariant(t *testing.T) {
@@ -117,7 +128,7 @@ func BenchmarkForward(b *testing.B) {
 					looptest.RequireRing(b)
 				}
 				const clients = 16
-				p := newPlain(b, engine.engine, clients, size.bytes)
+				p := newPlain(b, engine.engine, clients, size.bytes, "")
 				b.ReportAllocs()
 				b.SetBytes(int64(size.bytes))
 				b.ResetTimer()

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"atlas/proxy/balance"
+	"atlas/proxy/exchange"
 	"atlas/proxy/loop"
 	"atlas/proxy/looptest"
 	"atlas/proxy/stats"
@@ -26,42 +27,54 @@ var upstreamFaults = []struct {
 	do     func(p *looptest.Peer)
 	status int
 	blame  stats.UpstreamError
+	says   string // Proxy-Status, behind next-hop
 }{
-	{"closes", func(*looptest.Peer) {}, 502, stats.UpstreamReset},
-	{"resets", func(p *looptest.Peer) { p.Reset() }, 502, stats.UpstreamReset},
-	{"closes in the head", func(p *looptest.Peer) { p.Send("HTTP/1.1 200 OK\r\nContent-Le") }, 502, stats.UpstreamReset},
-	{"resets in the head", func(p *looptest.Peer) { p.Send("HTTP/1.1 200 OK\r\n"); p.Reset() }, 502, stats.UpstreamReset},
-	{"closes after an interim one", func(p *looptest.Peer) { p.Send("HTTP/1.1 100 Continue\r\n\r\n") }, 502, stats.UpstreamReset},
-	{"hangs", func(p *looptest.Peer) { p.Gone() }, 504, stats.ResponseTimeout},
-	{"hangs in the head", func(p *looptest.Peer) { p.Send("HTTP/1.1 200 OK\r\n"); p.Gone() }, 504, stats.ResponseTimeout},
-	{"talks nonsense", func(p *looptest.Peer) { p.Send("SSH-2.0-OpenSSH\r\n"); p.Gone() }, 502, stats.BadResponse},
+	{"closes", func(*looptest.Peer) {}, 502, stats.UpstreamReset, `error=connection_terminated; next-hop="u0"`},
+	{"resets", func(p *looptest.Peer) { p.Reset() }, 502, stats.UpstreamReset, `error=connection_terminated; next-hop="u0"`},
+	{"closes in the head", func(p *looptest.Peer) { p.Send("HTTP/1.1 200 OK\r\nContent-Le") },
+		502, stats.UpstreamReset, `error=http_response_incomplete; next-hop="u0"`},
+	{"resets in the head", func(p *looptest.Peer) { p.Send("HTTP/1.1 200 OK\r\n"); p.Reset() },
+		502, stats.UpstreamReset, `error=http_response_incomplete; next-hop="u0"`},
+	{"closes after an interim one", func(p *looptest.Peer) { p.Send("HTTP/1.1 100 Continue\r\n\r\n") },
+		502, stats.UpstreamReset, `error=http_response_incomplete; next-hop="u0"`},
+	{"hangs", func(p *looptest.Peer) { p.Gone() }, 504, stats.ResponseTimeout, `error=http_response_timeout; next-hop="u0"`},
+	{"hangs in the head", func(p *looptest.Peer) { p.Send("HTTP/1.1 200 OK\r\n"); p.Gone() },
+		504, stats.ResponseTimeout, `error=http_response_timeout; next-hop="u0"`},
+	{"talks nonsense", func(p *looptest.Peer) { p.Send("SSH-2.0-OpenSSH\r\n"); p.Gone() },
+		502, stats.BadResponse, `error=http_protocol_error; next-hop="u0"; details="version"`},
 	{"has two framings", func(p *looptest.Peer) {
 		p.Send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok")
 		p.Gone()
-	}, 502, stats.BadResponse},
+	}, 502, stats.BadResponse, `error=http_protocol_error; next-hop="u0"; details="cl-te"`},
+	{"has a coding that nobody asked for", func(p *looptest.Peer) {
+		p.Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")
+		p.Gone()
+	}, 502, stats.BadResponse, `error=http_response_transfer_coding; next-hop="u0"; details="te-unknown"`},
 	{"has two lengths", func(p *looptest.Peer) {
 		p.Send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok")
 		p.Gone()
-	}, 502, stats.BadResponse},
+	}, 502, stats.BadResponse, `error=http_protocol_error; next-hop="u0"; details="cl-repeated"`},
 	{"folds a line", func(p *looptest.Peer) {
 		p.Send("HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 2\r\n\r\nok")
 		p.Gone()
-	}, 502, stats.BadResponse},
+	}, 502, stats.BadResponse, `error=http_protocol_error; next-hop="u0"; details="obs-fold"`},
 	{"has a head without end", func(p *looptest.Peer) {
 		p.Send("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("b", 20_000))
 		p.Gone()
-	}, 502, stats.BadResponse},
+	}, 502, stats.BadResponse, `error=http_response_header_section_size; next-hop="u0"; details="head-long"`},
 	{"switches protocols unasked", func(p *looptest.Peer) {
 		p.Send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
 		p.Gone()
-	}, 502, stats.BadResponse},
-	{"knows a later HTTP", func(p *looptest.Peer) { p.Send("HTTP/2.0 200 OK\r\n\r\n"); p.Gone() }, 502, stats.BadResponse},
+	}, 502, stats.BadResponse, `error=http_protocol_error; next-hop="u0"; details="101 without a request to upgrade"`},
+	{"knows a later HTTP", func(p *looptest.Peer) { p.Send("HTTP/2.0 200 OK\r\n\r\n"); p.Gone() },
+		502, stats.BadResponse, `error=http_protocol_error; next-hop="u0"; details="version-unsupported"`},
 }
 
 func TestUpstreamFaults(t *testing.T) {
 	for _, row := range upstreamFaults {
 		t.Run(row.name, func(t *testing.T) {
-			s := setup{}
+			got := make(failures, 3)
+			s := setup{client: exchange.Config{Name: "me", Failed: got.add}}
 			if row.status == 504 {
 				s.upstream = 100 * time.Millisecond
 			}
@@ -82,6 +95,11 @@ func TestUpstreamFaults(t *testing.T) {
 					resp := c.Answer("GET")
 					assert.Equal(t, row.status, resp.StatusCode)
 					assert.Contains(t, resp.Text, "upstream")
+					assert.Equal(t, "me; "+row.says, resp.Header.Get("Proxy-Status"))
+					record := got.next(t)
+					assert.Equal(t, row.status, record.Status)
+					assert.Equal(t, exchange.UpstreamSide, record.Side)
+					assert.Equal(t, "read response head", record.Step)
 					assert.False(t, resp.Close)
 					assert.EqualValues(t, i+1, asked.Load(), "a connection that was new says nothing about others")
 					assert.Zero(t, r.idle())

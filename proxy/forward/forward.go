@@ -12,6 +12,7 @@ package forward
 
 import (
 	"errors"
+	"io"
 	"time"
 
 	"atlas/proxy/balance"
@@ -27,10 +28,25 @@ type Config struct {
 	Upstream time.Duration // for the response head, and between two pieces of its body
 	Body     time.Duration // for pieces of a request body
 	Write    time.Duration // for a peer to take what is sent
+	Tunnel   time.Duration // silence after a switch of protocols; 0 is an hour
 	Limits   h1.Limits     // of response heads
 	Retries  int           // further tries of an exchange, at other targets
 	Route    Route
+	// Via is what we call ourselves in Via: one token, as no other proxy calls
+	// itself, for a request that has it already goes round in circles.
+	Via string
+	// RateMin is how many bytes of a request body a second a client has to
+	// send, while it is waited for; 0 is any. RateGrace is how long it is waited
+	// for before that counts; 0 is rateGrace.
+	RateMin   int64
+	RateGrace time.Duration
 }
+
+// rateGrace forgives a connection that starts slowly.
+const rateGrace = 10 * time.Second
+
+// interimMax is how many interim responses one request may get.
+const interimMax = 32
 
 // transfersKept bounds the free list: exchanges that can wait at once without
 // allocating. One holds 500 bytes and its request.
@@ -39,6 +55,7 @@ const transfersKept = 8192
 // Handler answers requests by asking upstreams.
 type Handler struct {
 	config  Config
+	via     [2]string // our field line, by the client's minor version
 	pool    *upstream.Pool
 	buffers relay.Buffers
 	// response is the head being read, of whichever exchange: it is done with
@@ -49,7 +66,18 @@ type Handler struct {
 
 // New makes the handler of one worker.
 func New(cfg Config, pool *upstream.Pool) *Handler {
-	return &Handler{config: cfg, pool: pool, response: h1.Response{Limits: cfg.Limits}}
+	if cfg.Tunnel == 0 {
+		cfg.Tunnel = tunnelIdleDefault
+	}
+	if cfg.RateGrace == 0 {
+		cfg.RateGrace = rateGrace
+	}
+	return &Handler{
+		config:   cfg,
+		via:      [2]string{"Via: 1.0 " + cfg.Via + "\r\n", "Via: 1.1 " + cfg.Via + "\r\n"},
+		pool:     pool,
+		response: h1.Response{Limits: cfg.Limits},
+	}
 }
 
 // Handle carries one exchange: request head, connection, bodies, response.
@@ -86,7 +114,10 @@ type transfer struct {
 	trailers  bool   // of the request may be forwarded
 	streaming bool   // the request body follows in a task of its own
 	uplink    relay.Writer
+	hops      int64 // that TRACE or OPTIONS may still make; 0: nobody counts
 	uploadErr error // why the client's body broke off
+	watching  bool  // the upload has ended and watches the client
+	leaving   bool  // the client has ended its direction behind its request
 	answered  bool  // the response is complete, or has failed: nobody wants the rest of the body
 	uploaded  bool  // all of the body, and its end, went to the upstream
 
@@ -98,7 +129,12 @@ type transfer struct {
 	sent    loop.Instant       // when the request went to the upstream
 	refused error              // why the last of tried did not
 
-	interim      bool       // a response has begun, if only with an interim one
+	asked    bool // the request head went to the upstream
+	interims int  // interim responses
+	// What the request offers to switch to is request[offer:offerEnd]; 0: nothing.
+	offer, offerEnd int
+	switched        bool // the connection is a tunnel
+
 	body         relay.Body // of the response
 	bodyTrailers bool       // of the response may be forwarded
 	reusable     bool       // the upstream keeps the connection open after it
@@ -115,8 +151,9 @@ func (h *Handler) take(x *exchange.Exchange) *transfer {
 		t = &transfer{handler: h}
 	}
 	t.x = x
-	t.tried, t.stale, t.interim, t.refused = t.tried[:0], false, false, nil
-	t.uploadErr, t.answered, t.uploaded = nil, false, false
+	t.tried, t.stale, t.refused = t.tried[:0], false, nil
+	t.uploadErr, t.watching, t.answered, t.uploaded = nil, false, false, false
+	t.offer, t.switched, t.leaving = 0, false, false
 	return t
 }
 
@@ -152,13 +189,13 @@ func (t *transfer) connect() bool {
 		}
 		pool.Done(t.target)
 		if errors.Is(err, loop.ErrStopped) {
-			t.x.Abort()
+			t.fail(stopped(err))
 			return false
 		}
 		pool.Failed(t.target, 0)
 		t.tried = append(t.tried, t.target)
 		t.refused = err
-		if len(t.tried) > t.handler.config.Retries || !pool.MayRetry() {
+		if len(t.tried) > t.handler.config.Retries || !pool.MayRetry(err) {
 			t.failConnect()
 			return false
 		}
@@ -172,8 +209,8 @@ func (t *transfer) pick() bool {
 	target, err := pool.Pick(t.choice, t.tried)
 	if err == upstream.ErrFull {
 		// Answers to earlier requests of the client do not wait for this one.
-		if x.Flush() != nil {
-			x.Abort()
+		if err := x.Flush(); err != nil {
+			t.failClient(err, clientLost{sendResponse, err})
 			return false
 		}
 		target, err = pool.Await(x.Client, t.tried)
@@ -188,6 +225,7 @@ func (t *transfer) pick() bool {
 // exchange sends the request and relays the response.
 func (t *transfer) exchange() error {
 	c, x, cfg := t.up, t.x, &t.handler.config
+	t.asked, t.interims = false, 0
 	t.sent = x.Loop.Now()
 	c.SetWriteDeadline(t.sent.After(cfg.Write))
 	if _, err := c.Write(t.request); err != nil {
@@ -196,6 +234,7 @@ func (t *transfer) exchange() error {
 	if err := c.Flush(); err != nil {
 		return err
 	}
+	t.asked = true
 	// Answers to earlier requests of the client do not wait for this one.
 	if err := x.Flush(); err != nil {
 		return clientLost{sendResponse, err}
@@ -207,6 +246,9 @@ func (t *transfer) exchange() error {
 	c.Guard(x.Client)
 	err := t.respond()
 	c.Guard(nil)
+	if err == nil && t.switched {
+		t.tunnel()
+	}
 	return err
 }
 
@@ -221,6 +263,12 @@ func (t *transfer) exchangeUpload() error {
 	t.uplink.Start(c.Conn, x.Framing.Kind == h1.BodyChunked)
 	upload := x.Loop.Go(func() { t.upload(c) })
 	err := t.respond()
+	if t.switched && err == nil {
+		if err = t.endUpload(upload); err == nil {
+			t.tunnel()
+		}
+		return err
+	}
 	// An answer that is complete before the request: the rest of that is not
 	// wanted. An upload that has ended does not mind.
 	broken := t.uploadErr
@@ -246,15 +294,22 @@ func (t *transfer) upload(c *upstream.Conn) {
 		t.sent = x.Loop.Now()
 		c.SetReadDeadline(t.sent.After(cfg.Upstream))
 		x.Client.SetReadDeadline(0)
-		if err = x.Client.Fill(); err == nil {
+		t.watching = true
+		err = x.Client.Fill()
+		if t.watching = false; err == nil {
 			return // its next request: no end can be seen behind that
 		}
+		if !t.answered && !t.switched && t.hurry() {
+			return
+		}
+	} else if err != nil && t.switched {
+		t.uploadErr = clientLost{readBody, err}
 	}
 	if t.answered {
 		return
 	}
 	t.uploadErr = clientLost{readBody, err}
-	if x.Begun() {
+	if x.Begun() && !t.switched {
 		t.body.Interrupt()
 	}
 	c.SetReadDeadline(loop.Past)
@@ -267,11 +322,14 @@ func (t *transfer) sendBody(c *upstream.Conn) error {
 	x, cfg := t.x, &t.handler.config
 	buffer := t.handler.buffers.Take()
 	defer t.handler.buffers.Put(buffer)
+	x.Body.Demand(cfg.RateMin, cfg.RateGrace)
 	readErr, writeErr := relay.Copy(&t.uplink, &x.Body, buffer, cfg.Body, cfg.Write)
 	if readErr != nil || writeErr != nil {
 		return readErr
 	}
-	if t.uplink.End(trailer(&x.Body, t.trailers)) == nil {
+	section := trailer(&x.Body, t.trailers)
+	countUnderscores(x.Stats, section)
+	if t.uplink.End(section) == nil {
 		t.uploaded = c.Flush() == nil
 	}
 	return nil
@@ -280,7 +338,7 @@ func (t *transfer) sendBody(c *upstream.Conn) error {
 // respond relays the response. Errors of the client come as clientLost; all
 // others are the upstream's.
 func (t *transfer) respond() error {
-	if err := t.readHead(); err != nil {
+	if err := t.readHead(); err != nil || t.switched {
 		return err
 	}
 	return t.relay()
@@ -292,7 +350,7 @@ func (t *transfer) readHead() error {
 	for {
 		n, err := h1.ParseResponse(c.Peek(), resp)
 		if err == h1.ErrShort {
-			if err := c.Fill(); err != nil {
+			if err := c.Fill(); err != nil && !(err == loop.ErrGuard && t.hurry()) {
 				return err
 			}
 			continue
@@ -303,17 +361,45 @@ func (t *transfer) readHead() error {
 		if resp.Status >= 200 {
 			return t.begin(n)
 		}
-		t.interim = true
-		if resp.Status == 101 {
-			return errUpgraded
+		if t.interims++; t.interims > interimMax {
+			return errInterims
 		}
-		if resp.Status != 100 { // we answer 100 ourselves
+		if resp.Status == 101 {
+			return t.switches(n)
+		}
+		// 100 is answered by ourselves when the body is asked for, which may be
+		// before the upstream asks: a client that was told to go on too early
+		// sends a body that is refused, no worse than one that does not wait.
+		if resp.Status != 100 {
 			if err := t.x.Informational(resp); err != nil {
 				return clientLost{sendResponse, err}
 			}
 		}
 		c.Consume(n)
 	}
+}
+
+// leavingSilence is how long an upstream may be silent once the client has ended
+// its direction.
+const leavingSilence = time.Second
+
+// hurry is called when the client's direction has ended while the upstream is
+// waited for. A client that has nothing more to say and one that has left look the
+// same until something is sent to them. So what the upstream says soon goes on,
+// and tells which of both it is; and who has left does not keep the upstream busy
+// for long. It is false for a client that is gone for sure.
+func (t *transfer) hurry() bool {
+	if t.leaving || t.x.Client.Fill() != io.EOF {
+		return false
+	}
+	t.leaving = true
+	t.up.Guard(nil)
+	if t.x.Begun() {
+		t.body.Hurry(leavingSilence)
+	} else {
+		t.up.SetReadDeadline(t.x.Loop.Now().After(leavingSilence))
+	}
+	return true
 }
 
 // bodyWithHead is up to which size a body that has arrived with its head is sent
@@ -342,6 +428,9 @@ func (t *transfer) begin(n int) error {
 	t.bodyTrailers = framing.Kind == h1.BodyChunked && forwardsTrailers(&resp.Head)
 	t.up.Consume(n)
 	t.body.Start(t.up.Conn, framing) // before SendHead waits: the upload may interrupt it
+	if t.leaving {
+		t.body.Hurry(leavingSilence)
+	}
 	short, whole := t.body.Whole()
 	if len(short) > bodyWithHead {
 		short, whole = nil, false
@@ -369,6 +458,9 @@ func (t *transfer) relay() error {
 		}
 	}
 	readErr, writeErr := relay.Copy(x.Writer(), &t.body, buffer, cfg.Upstream, cfg.Write)
+	if readErr == loop.ErrGuard && t.hurry() {
+		readErr, writeErr = relay.Copy(x.Writer(), &t.body, buffer, cfg.Upstream, cfg.Write)
+	}
 	if readErr != nil {
 		return readErr
 	}

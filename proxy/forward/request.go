@@ -11,9 +11,7 @@ const requestBodyMax = 16 << 10
 func (t *transfer) prepare() bool {
 	x := t.x
 	r := x.Request
-	if r.Method == h1.MethodConnect {
-		x.Close()
-		x.Fail(501, "this server is no tunnel: it does not know CONNECT")
+	if !t.passes(r) {
 		return false
 	}
 	t.route()
@@ -26,24 +24,22 @@ func (t *transfer) prepare() bool {
 	b = h1.AppendField(b, "Host", r.Host)
 	fields := r.Fields()
 	for i := range fields {
-		if forwarded(fields[i].Key) && !r.HopByHop(i) {
+		if special(fields[i].Key) {
+			b = t.appendSpecial(b, r, i)
+		} else if !r.HopByHop(i) {
 			b = h1.AppendField(b, fields[i].Name, fields[i].Value)
 		}
 	}
-	b = h1.AppendField(b, "X-Forwarded-For", x.Peer())
-	b = h1.AppendField(b, "X-Forwarded-Proto", x.Scheme())
-	if cert := x.ClientCert(); cert != nil {
-		b = h1.AppendField(b, "Client-Cert", cert)
+	b = t.appendProvenance(b, r)
+	if r.Upgrade {
+		b = t.appendUpgrade(b, r)
 	}
-	b = h1.AppendField(b, "X-Forwarded-Host", r.Host)
-	b = append(b, "Via: 1."...)
-	b = append(b, '0'+r.Minor)
-	b = append(b, " atlas\r\n"...)
 	if r.Body.Kind == h1.BodyChunked {
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 	}
 	b = append(b, "\r\n"...)
 	t.trailers = r.Body.Kind == h1.BodyChunked && forwardsTrailers(&r.Head)
+	x.ClientAddr() // for later, when the head is gone
 	x.ReleaseHead()
 
 	if body, whole := x.Body.Whole(); whole && len(body) <= requestBodyMax {
@@ -55,16 +51,77 @@ func (t *transfer) prepare() bool {
 	return true
 }
 
-// forwarded reports that a field of this name goes on to the upstream, as far
-// as its name says. Left out are Host, which was written already; what we say
-// ourselves and nobody may say for us; Expect, which the exchange answers; and
-// names with an underscore, which applications take for other names.
-func forwarded(k h1.Key) bool {
+// special reports that a field of this name does not simply go on.
+func special(k h1.Key) bool {
 	switch k {
-	case h1.KeyHost, h1.KeyExpect, h1.KeyUnderscore,
-		h1.KeyXForwardedFor, h1.KeyXForwardedProto, h1.KeyXForwardedHost, h1.KeyForwarded,
-		h1.KeyClientCert, h1.KeyClientCertChain:
-		return false
+	case h1.KeyHost, h1.KeyExpect, h1.KeyUnderscore, h1.KeyMaxForwards, h1.KeyXForwardedFor, h1.KeyXForwardedProto,
+		h1.KeyXForwardedHost, h1.KeyXForwardedPort, h1.KeyForwarded, h1.KeyXRealIP, h1.KeyClientCert,
+		h1.KeyClientCertChain:
+		return true
 	}
-	return true
+	return false
+}
+
+// appendSpecial appends what goes on of field i, whose name is special.
+func (t *transfer) appendSpecial(b []byte, r *h1.Request, i int) []byte {
+	f := &r.Fields()[i]
+	switch f.Key {
+	case h1.KeyHost, h1.KeyXForwardedFor: // are written elsewhere
+		return b
+	case h1.KeyExpect: // the exchange answers it
+		return b
+	case h1.KeyClientCert, h1.KeyClientCertChain: // we have seen it ourselves, or nobody has
+		return b
+	case h1.KeyUnderscore: // applications take it for another name
+		t.x.Stats.Underscores.Add(1)
+		return b
+	case h1.KeyMaxForwards:
+		if t.hops > 0 {
+			b = append(b, f.Name...)
+			b = append(b, ": "...)
+			b = h1.AppendDecimal(b, t.hops-1)
+			return append(b, "\r\n"...)
+		}
+		if r.HopByHop(i) {
+			return b
+		}
+	default: // who asked, whom, and how: not everybody may say so
+		if !t.x.Trusted() {
+			return b
+		}
+	}
+	return h1.AppendField(b, f.Name, f.Value)
+}
+
+// appendProvenance says who asked, whom, how, and that we are in between.
+func (t *transfer) appendProvenance(b []byte, r *h1.Request) []byte {
+	x := t.x
+	trusted := x.Trusted()
+	b = append(b, "X-Forwarded-For: "...)
+	if trusted && r.Has(h1.KeyXForwardedFor) {
+		b = appendValues(b, r, h1.KeyXForwardedFor)
+	}
+	b = append(b, x.Peer()...)
+	b = append(b, "\r\n"...)
+	if !trusted || !r.Has(h1.KeyXForwardedProto) {
+		b = h1.AppendField(b, "X-Forwarded-Proto", x.Scheme())
+	}
+	if !trusted || !r.Has(h1.KeyXForwardedHost) {
+		b = h1.AppendField(b, "X-Forwarded-Host", r.Host)
+	}
+	if cert := x.ClientCert(); cert != nil {
+		b = h1.AppendField(b, "Client-Cert", cert)
+	}
+	return append(b, t.handler.via[r.Minor]...)
+}
+
+// appendValues appends all values of a list field, each with a comma behind it.
+func appendValues(b []byte, r *h1.Request, key h1.Key) []byte {
+	for _, f := range r.Fields() {
+		if f.Key == key && len(f.Value) > 0 {
+			b = append(b, f.Value...)
+			b = append(b, ", "...)
+		}
+	}
+	return b
 }

@@ -24,7 +24,9 @@ const patience = 10 * time.Second
 type setup struct {
 	client                        exchange.Config
 	upstream, body, write         time.Duration
-	connect                       time.Duration
+	connect, tunnel               time.Duration
+	rateMin                       int64
+	rateGrace                     time.Duration
 	strategy                      balance.Strategy // least_connections, which counts what is in flight
 	weights                       []int            // 1 each
 	options                       upstream.Options // what else the group is told
@@ -73,7 +75,11 @@ func proxyOn(e *looptest.Env, s setup, targets ...loop.Address) *rig {
 	s.route.Strategy = s.strategy
 	h := forward.New(forward.Config{
 		Upstream: s.upstream, Body: s.body, Write: s.write, Retries: max(s.retries, 0), Route: s.route,
+		Tunnel: s.tunnel, Via: "atlas", RateMin: s.rateMin, RateGrace: s.rateGrace,
 	}, r.pool)
+	if s.client.Name == "" {
+		s.client.Name = "me"
+	}
 	s.client.Stats = r.stats
 	r.address = r.Listen(exchange.NewServer(s.client, h))
 	r.group.Start()
@@ -112,6 +118,7 @@ func (r *rig) settled() {
 	r.Eventually("upstream connections to be idle or closed", func() bool {
 		return r.Loop.Counters().Dialled.Load() == int64(r.idle())
 	})
+	assert.Zero(r, r.Loop.Counters().Panics.Load(), "panics")
 }
 
 // idle is how many upstream connections are kept.

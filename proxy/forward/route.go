@@ -32,7 +32,7 @@ func (t *transfer) route() {
 	t.choice = balance.Request{Now: int64(t.x.Loop.Now())}
 	switch route.Strategy {
 	case balance.IPHash:
-		t.choice.Key = balance.ClientKey(t.x.Client.Remote().Addr())
+		t.choice.Key = balance.ClientKey(t.x.ClientAddr())
 	case balance.Hash:
 		t.choice.Key = balance.Key(route.value(t.x.Request))
 	}

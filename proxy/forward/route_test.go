@@ -212,7 +212,7 @@ func TestNoneEligible(t *testing.T) {
 }
 
 // refused wants a request to be answered with an error of ours.
-func (r *rig) refused(status int, retryAfter string) {
+func (r *rig) refused(status int, retryAfter string) (proxyStatus string) {
 	r.Helper()
 	c := r.Client(r.address)
 	c.Send(get)
@@ -220,6 +220,8 @@ func (r *rig) refused(status int, retryAfter string) {
 	assert.Equal(r, status, resp.StatusCode)
 	assert.Equal(r, retryAfter, resp.Header.Get("Retry-After"))
 	assert.False(r, resp.Close)
+	assert.Contains(r, resp.Header.Get("Proxy-Status"), "me; error=")
+	return resp.Header.Get("Proxy-Status")
 }
 
 // bounded is an upstream that holds requests until it is let go, and knows how
@@ -261,7 +263,7 @@ func TestMaxConnections(t *testing.T) {
 			r.Eventually("it to count", func() bool { return r.stats.Requests.Load() == int64(i+1) })
 		}
 		r.Eventually("two to arrive", func() bool { return up.active.Load() == 2 })
-		r.refused(503, "1")
+		assert.Equal(t, "me; error=connection_limit_reached", r.refused(503, "1"))
 		r.blamed(nil, []stats.UpstreamError{stats.QueueFull})
 		clients[4].Reset()
 		r.Eventually("the client to be missed", func() bool { return r.stats.ClientErrors[stats.ClientReset].Load() == 1 })
@@ -288,29 +290,41 @@ func TestQueueTimeout(t *testing.T) {
 		first := r.Client(r.address)
 		first.Send(get)
 		r.Eventually("it to arrive", func() bool { return up.active.Load() == 1 })
-		r.refused(503, "1")
+		assert.Equal(t, "me; error=connection_limit_reached", r.refused(503, "1"))
 		r.blamed(nil, []stats.UpstreamError{stats.QueueTimeout})
 		up.release <- struct{}{}
 		assert.Equal(t, "ok", first.Answer("GET").Text)
 	})
 }
 
-// Further tries cost, where nothing but failure comes of them.
+// Further tries that are waited for have a budget; those that are refused at once
+// cost nothing.
 func TestRetryBudget(t *testing.T) {
-	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
-		r := proxyOn(e, setup{strategy: balance.RoundRobin}, refusing(t), refusing(t), refusing(t))
-		c := r.Client(r.address)
-		const requests = 100
-		for range requests {
-			c.Send(get)
-			resp := c.Answer("GET")
-			assert.Equal(t, 502, resp.StatusCode)
-			assert.False(t, resp.Close)
-		}
-		assert.EqualValues(t, 30, r.stats.Retries.Load())
-		assert.EqualValues(t, requests+30, r.stats.UpstreamErrors[stats.Refused].Load())
-	})
+	const requests = 40
+	for name, row := range map[string]struct {
+		address func(*looptest.Env) loop.Address
+		status  int
+		retries int64
+	}{
+		"full":    {(*looptest.Env).Full, 504, 30},
+		"refuses": {func(e *looptest.Env) loop.Address { return refusing(e) }, 502, 2 * requests},
+	} {
+		t.Run(name, func(t *testing.T) {
+			looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+				e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
+				target := row.address(e)
+				r := proxyOn(e, setup{strategy: balance.RoundRobin, connect: 5 * time.Millisecond}, target, target, target)
+				c := r.Client(r.address)
+				for range requests {
+					c.Send(get)
+					resp := c.Answer("GET")
+					assert.Equal(t, row.status, resp.StatusCode)
+					assert.False(t, resp.Close)
+				}
+				assert.EqualValues(t, row.retries, r.stats.Retries.Load())
+			})
+		})
+	}
 }
 
 func TestNoRetries(t *testing.T) {

@@ -3,6 +3,7 @@ package forward
 import (
 	"atlas/proxy/h1"
 	"atlas/proxy/relay"
+	"atlas/proxy/stats"
 )
 
 // forwardsTrailers reports that Connection lists no field: one that it lists
@@ -42,4 +43,17 @@ func trailer(b *relay.Body, forwards bool) *h1.Trailer {
 		return nil
 	}
 	return b.Trailer()
+}
+
+// countUnderscores counts the fields of a request's trailer section that are
+// dropped like those of its head.
+func countUnderscores(counts *stats.Stats, section *h1.Trailer) {
+	if section == nil {
+		return
+	}
+	for _, f := range section.Fields() {
+		if f.Key == h1.KeyUnderscore {
+			counts.Underscores.Add(1)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package forward_test
 
 import (
+	"fmt"
 	"io"
 	"runtime"
 	"strings"
@@ -243,6 +244,56 @@ func TestUploadFaults(t *testing.T) {
 				r.Eventually("the client to be gone", func() bool { return r.Loop.Counters().Open.Load() == 0 })
 				r.blamed([]stats.ClientError{row.blame}, nil)
 				assert.Zero(t, r.idle())
+			})
+		})
+	}
+}
+
+// A body that comes in drops, each in time, is cut off; one that comes fast enough
+// is not, however long it takes.
+func TestUploadRate(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		piece  int // bytes at a time
+		more   int // bytes that never come
+		status int
+	}{{"drops", 1, 1, 408}, {"steady", 2000, 0, 200}} {
+		t.Run(row.name, func(t *testing.T) {
+			const pieces = 30
+			closed := make(chan struct{})
+			script := func(p *looptest.Peer, _ int) {
+				p.Head()
+				if row.status == 200 {
+					p.Text(pieces * row.piece)
+					p.Send(ok)
+				}
+				p.Gone()
+				closed <- struct{}{}
+			}
+			s := setup{rateMin: 1000, rateGrace: 100 * time.Millisecond}
+			engines(t, s, script, func(t *testing.T, r *rig) {
+				c := r.Client(r.address)
+				length := pieces*row.piece + row.more
+				c.Send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", length))
+				for range pieces {
+					if _, err := c.Write(make([]byte, row.piece)); err != nil {
+						break // it was told
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				resp := c.Answer("POST")
+				assert.Equal(t, row.status, resp.StatusCode)
+				assert.Equal(t, row.status != 200, resp.Close)
+				if row.status == 200 {
+					assert.Equal(t, 1, r.idle())
+					r.Loop.Stop()
+					<-closed
+					r.blamed(nil, nil)
+					return
+				}
+				<-closed // although nobody asked it to
+				assert.Zero(t, r.idle())
+				r.blamed([]stats.ClientError{stats.RequestTimeout}, nil)
 			})
 		})
 	}

@@ -230,6 +230,9 @@ func logResponse(b []byte) string {
 	if resp.KeepAliveTimeout >= 0 {
 		fmt.Fprintf(out, "timeout %d\n", resp.KeepAliveTimeout)
 	}
+	if resp.Upgrade {
+		out.WriteString("upgrade\n")
+	}
 	return logEnd(out, resp.KeepAlive, b[n:])
 }
 

@@ -97,6 +97,15 @@ func Refusals() []*SyntaxError {
 	return all
 }
 
+// Labels are the metric labels by Reason, "" for what refuses nothing.
+func Labels() []string {
+	labels := make([]string, ReasonCount)
+	for _, e := range Refusals() {
+		labels[e.Reason] = e.Reason.String()
+	}
+	return labels
+}
+
 // String is the metric label: lower case, dashes, stable over releases.
 func (r Reason) String() string {
 	if int(r) >= len(refusals) {

@@ -61,6 +61,16 @@ func HasToken(value []byte, token string) bool {
 	return false
 }
 
+// HasItem reports that value lists item, ignoring the case of ASCII letters.
+func HasItem(value, item []byte) bool {
+	for l := Items(value); l.Next(); {
+		if sameFold(l.Item, item) {
+			return true
+		}
+	}
+	return false
+}
+
 // EqualFold compares b with a constant in lower case, ignoring the case of ASCII letters in b.
 func EqualFold(b []byte, lower string) bool {
 	if len(b) != len(lower) {

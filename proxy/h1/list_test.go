@@ -39,6 +39,13 @@ func TestHasToken(t *testing.T) {
 	assert.False(t, HasToken(nil, "trailers"))
 }
 
+func TestHasItem(t *testing.T) {
+	assert.True(t, HasItem([]byte("foo/1, WebSocket"), []byte("websocket")))
+	assert.True(t, HasItem([]byte("websocket"), []byte("WebSocket")))
+	assert.False(t, HasItem([]byte("websocket, foo"), []byte("foo/1")))
+	assert.False(t, HasItem(nil, []byte("foo")))
+}
+
 func TestEqualFold(t *testing.T) {
 	assert.True(t, EqualFold([]byte("WebSocket"), "websocket"))
 	assert.True(t, EqualFold(nil, ""))

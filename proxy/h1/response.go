@@ -12,6 +12,10 @@ type Response struct {
 	// after it. -1 if it said nothing.
 	KeepAliveTimeout int
 
+	// Upgrade says of 101 that it switches as it has to: with Upgrade, listed in Connection, over HTTP/1.1 (RFC 9110
+	// section 7.8). What follows the head is then no HTTP.
+	Upgrade bool
+
 	Head
 }
 
@@ -35,7 +39,7 @@ func ParseResponse(b []byte, resp *Response) (n int, err error) {
 }
 
 func (r *Response) reset() {
-	r.Status, r.Reason, r.KeepAliveTimeout = 0, nil, -1
+	r.Status, r.Reason, r.KeepAliveTimeout, r.Upgrade = 0, nil, -1, false
 	r.Head.reset()
 }
 
@@ -111,6 +115,7 @@ func (r *Response) settle() Reason {
 		}
 	}
 	r.KeepAlive = r.persistent()
+	r.Upgrade = r.Status == 101 && r.Minor > 0 && r.present.has(KeyUpgrade) && r.conn&connUpgrade != 0
 	if r.bodiless() && (r.framing.chunked || r.framing.length > 0) {
 		// Announces a body that must not be there. If it comes all the same, no later response may be read into it.
 		r.KeepAlive = false

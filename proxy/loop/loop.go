@@ -179,7 +179,12 @@ type Conn interface {
 	// be idle or parked. Zero is none. An earlier one interrupts a wait.
 	SetReadDeadline(Instant)
 	// SetWriteDeadline bounds how long sent bytes may take to leave, waited
-	// for or not.
+	// for or not. With Config.RateMin the client of an accepted connection
+	// that keeps taking bytes gets more time: when the deadline passes during a
+	// send it moves on once, by its own length but at most half a minute, and
+	// again each time that the client has acknowledged RateMin bytes a second
+	// since. This goes for what Close sends, too. A deadline that has passed
+	// when it is set interrupts all the same.
 	SetWriteDeadline(Instant)
 
 	// Guard makes waits on this connection fail with ErrGuard when client
@@ -271,4 +276,5 @@ type Counters struct {
 	Enters   atomic.Uint64 // system calls that entered the ring (ring)
 	Tasks    atomic.Int64  // tasks that exist, idle ones included
 	Refused  atomic.Uint64 // accepts that failed for want of descriptors
+	Cold     atomic.Uint64 // pieces of files that were brought into memory before they were sent
 }

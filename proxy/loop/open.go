@@ -83,6 +83,10 @@ type Config struct {
 	// buffersDefault and bufferBytesDefault; tests make it scarce.
 	Buffers     int
 	BufferBytes int
+	// RateMin is how many bytes a second the client of an accepted connection
+	// has to take for a send to go on behind its write deadline. Zero cuts every
+	// send at its deadline, as do Unix sockets and systems other than Linux.
+	RateMin int64
 }
 
 // Start starts a worker. It fails where the engine cannot be opened.

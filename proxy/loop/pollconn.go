@@ -61,6 +61,7 @@ type pollConn struct {
 	// one may be earlier, and is then found to have fired too soon.
 	readDeadline, readArmed   Instant
 	writeDeadline, writeArmed Instant
+	progress                  progress // of the peer, behind the write deadline
 
 	client  *pollConn     // whose end interrupts waits on this connection
 	guards  []*pollConn   // the reverse
@@ -329,6 +330,9 @@ func (c *pollConn) SetReadDeadline(at Instant) {
 
 func (c *pollConn) SetWriteDeadline(at Instant) {
 	c.writeDeadline = at
+	if c.loop.config.RateMin > 0 {
+		c.progress.restart(at, now())
+	}
 	if at != 0 && (c.writeArmed == 0 || at < c.writeArmed) {
 		c.setWrite(at)
 	}
@@ -390,11 +394,15 @@ func (c *pollConn) watch() {
 	c.setRead(0)
 	go func() {
 		defer close(done)
-		if !c.awaitGone() {
+		gone, why := c.awaitGone()
+		if !gone {
 			return
 		}
 		c.loop.baton.Lock()
 		defer c.loop.baton.Unlock()
+		if c.inErr == nil && why != nil {
+			c.inErr = why // the socket has told it, and will call it an end the next time
+		}
 		c.goneFor(c.guards)
 	}()
 }
@@ -402,8 +410,9 @@ func (c *pollConn) watch() {
 // watched reports that there is a watcher that nobody has told to end.
 func (c *pollConn) watched() bool { return c.watcher != nil && c.readArmed == 0 }
 
-// awaitGone waits for bytes or an end without taking anything.
-func (c *pollConn) awaitGone() (gone bool) {
+// awaitGone waits for bytes or an end without taking anything. why is an end that
+// is not in order.
+func (c *pollConn) awaitGone() (gone bool, why error) {
 	err := c.raw.Read(func(fd uintptr) bool {
 		var p [1]byte
 		n, _, err := syscall.Recvfrom(int(fd), p[:], syscall.MSG_PEEK)
@@ -412,10 +421,10 @@ func (c *pollConn) awaitGone() (gone bool) {
 		}
 		// Bytes are a next request, or the farewell of a layer, and an end may
 		// follow. Where it cannot be seen behind them, watching goes on in vain.
-		gone = err != nil || n == 0 || hungUp(int(fd))
+		gone, why = err != nil || n == 0 || hungUp(int(fd)), err
 		return gone
 	})
-	return err == nil && gone
+	return err == nil && gone, why
 }
 
 func (c *pollConn) goneFor(guards []*pollConn) {

@@ -86,7 +86,7 @@ func (c *pollConn) Flush() error {
 		return err
 	}
 	for c.outN > 0 {
-		if err := c.stopped(c.writeDeadline); err != nil {
+		if err := c.stoppedSend(); err != nil {
 			c.failSend(err)
 			break
 		}
@@ -109,6 +109,35 @@ func (c *pollConn) Flush() error {
 	return c.outErr
 }
 
+// stoppedSend is stopped for a send.
+func (c *pollConn) stoppedSend() error {
+	err := c.stopped(c.writeDeadline)
+	if err == ErrDeadline && c.moreTime() {
+		return nil
+	}
+	return err
+}
+
+// moreTime moves a write deadline on that has passed, for a client that takes
+// what it is sent at the least rate.
+func (c *pollConn) moreTime() bool {
+	rate := c.loop.config.RateMin
+	if rate == 0 || c.handler == nil || c.progress.interval <= 0 {
+		return false
+	}
+	var acked uint64
+	known := false
+	if c.raw.Control(func(fd uintptr) { acked, known = bytesAcked(int(fd)) }) != nil || !known {
+		return false
+	}
+	at := now()
+	if !c.progress.deserves(rate, acked, at) {
+		return false
+	}
+	c.writeDeadline = at.After(c.progress.interval)
+	return true
+}
+
 // failSend makes sending fail from now on.
 func (c *pollConn) failSend(err error) { c.outErr, c.broken = err, true }
 
@@ -127,18 +156,38 @@ func (c *pollConn) writeOut() (int, error) {
 	return int(n), err
 }
 
-// SendFile leaves the choice of sendfile to package net.
+// SendFile leaves the choice of sendfile to package net. What is not in memory is
+// brought in first.
 func (c *pollConn) SendFile(f *File, off, n int64) (int64, error) {
 	if err := c.Flush(); err != nil {
 		return 0, err
 	}
-	if _, err := f.os.Seek(off, io.SeekStart); err != nil {
-		return 0, err
-	}
 	var done int64
 	for done < n {
-		if err := c.stopped(c.writeDeadline); err != nil {
+		piece := min(n-done, warmFileBytes)
+		if at := off + done; !f.inMemory(at, piece) {
+			c.loop.counters.Cold.Add(1)
+			c.loop.coldly(func() { f.bringIn(at, piece) })
+		}
+		m, err := c.sendPiece(f, off+done, piece)
+		done += m
+		if err != nil || m < piece {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// sendPiece sends n bytes, or fewer where the file ends.
+func (c *pollConn) sendPiece(f *File, off, n int64) (int64, error) {
+	var done int64
+	for {
+		if err := c.stoppedSend(); err != nil {
 			c.failSend(err)
+			return done, err
+		}
+		// The file's offset is where sending stopped, for all that is known.
+		if _, err := f.os.Seek(off+done, io.SeekStart); err != nil {
 			return done, err
 		}
 		c.armWrite()
@@ -155,13 +204,8 @@ func (c *pollConn) SendFile(f *File, off, n int64) (int64, error) {
 			c.outErr = err
 			return done, err
 		}
-		// The deadline has moved on meanwhile, or stopped sees that it has
-		// not. The file's offset is where sending stopped.
-		if _, err := f.os.Seek(off+done, io.SeekStart); err != nil {
-			return done, err
-		}
+		// The deadline has moved on meanwhile, or stopped sees that it has not.
 	}
-	return done, nil
 }
 
 // CloseWrite ends our direction after everything was sent.
@@ -201,7 +245,7 @@ func (c *pollConn) Close() {
 		return
 	}
 	if c.writeDeadline == 0 {
-		c.writeDeadline = now().After(closeTimeout)
+		c.SetWriteDeadline(now().After(closeTimeout))
 	}
 	c.setWrite(c.writeDeadline)
 	c.setRead(Past) // a task may be waiting
@@ -211,6 +255,12 @@ func (c *pollConn) Close() {
 		_, err := c.writeOut()
 		c.loop.baton.Lock()
 		defer c.loop.baton.Unlock()
+		for cause(err) == ErrDeadline && c.moreTime() {
+			c.setWrite(c.writeDeadline)
+			c.loop.baton.Unlock()
+			_, err = c.writeOut()
+			c.loop.baton.Lock()
+		}
 		c.broken = c.broken || err != nil
 		c.outN = 0
 		c.free()

@@ -59,6 +59,7 @@ type ringConn struct {
 
 	readDeadline, writeDeadline Instant
 	readTimer, writeTimer       timer
+	progress                    progress // of the peer, behind the write deadline
 
 	client    *ringConn // whose end interrupts waits on this connection
 	guards    *ringConn // the reverse: the first of those that it interrupts
@@ -252,6 +253,7 @@ func (c *ringConn) SetReadDeadline(at Instant) {
 
 func (c *ringConn) SetWriteDeadline(at Instant) {
 	c.writeDeadline = at
+	c.progress.restart(at, c.loop.now)
 	if at == 0 {
 		return
 	}
@@ -286,7 +288,7 @@ func (c *ringConn) writeTimerFired() {
 		c.loop.timers.ensure(&c.writeTimer, c.writeDeadline)
 	case c.writer != nil:
 		c.loop.wake(c.writer)
-	case c.flight != nil:
+	case c.flight != nil && !c.moreTime():
 		c.failSend(ErrDeadline)
 	}
 }

@@ -42,7 +42,8 @@ func Run(t *testing.T, engine loop.Engine) {
 func tests() map[string]func(*Env) {
 	all := make(map[string]func(*Env))
 	for _, group := range []map[string]func(*Env){
-		streamTests, sendTests, awaitTests, taskTests, lifeTests, edgeTests, stressTests, layerTests,
+		streamTests, sendTests, progressTests, awaitTests, taskTests, lifeTests, edgeTests, stressTests, fileTests,
+		layerTests,
 	} {
 		maps.Copy(all, group)
 	}
@@ -96,7 +97,10 @@ func New(t testing.TB, cfg loop.Config) *Env {
 	checkLeaks(t)
 	cfg.Panicked = func(value any, stack []byte) {
 		assert.Contains(t, string(stack), "goroutine")
-		e.panics <- value
+		select {
+		case e.panics <- value:
+		default: // counted all the same; the worker must not wait
+		}
 	}
 	e.config = cfg
 	e.restart(cfg)

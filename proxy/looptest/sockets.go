@@ -14,6 +14,11 @@ import (
 
 func makePipe(path string) error { return unix.Mkfifo(path, 0o644) }
 
+// setReceiveBuffer makes a socket's window small, before it connects.
+func setReceiveBuffer(fd uintptr, size int) error {
+	return unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, size)
+}
+
 // cpuTime is what this process has used of processors so far.
 func cpuTime() time.Duration {
 	var used unix.Rusage

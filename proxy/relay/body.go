@@ -3,13 +3,18 @@ package relay
 import (
 	"errors"
 	"io"
+	"time"
 
 	"atlas/proxy/h1"
 	"atlas/proxy/loop"
 )
 
-// ErrTooLong says that a body is longer than its Limit.
-var ErrTooLong = errors.New("body over the limit")
+var (
+	// ErrTooLong says that a body is longer than its Limit.
+	ErrTooLong = errors.New("body over the limit")
+	// ErrTooSlow says that a body comes slower than its Demand.
+	ErrTooSlow = errors.New("body below the least rate")
+)
 
 // Body reads the body of one message from a connection, without its framing.
 type Body struct {
@@ -22,18 +27,40 @@ type Body struct {
 	tail    int         // bytes of the trailer section that End will consume
 	done    bool
 	cut     bool
+
+	hurry   time.Duration // most that Copy waits for bytes, or 0
+	rateMin int64         // bytes a second, or 0
+	grace   time.Duration // waited without a look at the rate
+	waited  time.Duration // for the sender
+	taken   int64         // bytes of the body meanwhile
 }
 
 // Start prepares for a body whose first byte is the next one of c.
 func (b *Body) Start(c loop.Conn, framing h1.Body) {
 	b.conn, b.kind, b.left = c, framing.Kind, framing.Length
 	b.chunks, b.tail, b.room = h1.Chunks{}, 0, 1<<63-1
-	b.done, b.cut = framing.Empty(), false
+	b.done, b.cut, b.hurry, b.rateMin = framing.Empty(), false, 0, 0
 }
 
 // Limit bounds how long the body may be, where that is not known in advance: in
 // chunks.
 func (b *Body) Limit(most int64) { b.room = most }
+
+// Demand has Read fail with ErrTooSlow once it has waited for the body's sender
+// for longer than grace in all, and got less than rateMin bytes a second for it.
+// Only waits count: a sender that our own slowness holds back is not to blame. It
+// is looked at when bytes come, as the time until then is the read deadline's, and
+// never after the last one. A rate of 0 demands nothing.
+func (b *Body) Demand(rateMin int64, grace time.Duration) {
+	b.rateMin, b.grace, b.waited, b.taken = rateMin, grace, 0, 0
+}
+
+// Hurry has Copy wait no longer than most for the next bytes, from now on: also
+// where another task is in it.
+func (b *Body) Hurry(most time.Duration) {
+	b.hurry = most
+	b.conn.SetReadDeadline(b.conn.Loop().Now().After(most))
+}
 
 // Interrupt ends a Read that waits in another task, and every later one of this
 // body. A deadline in the past alone would not: a task that is about to read
@@ -73,9 +100,32 @@ func (b *Body) Skip() {
 //	0, io.ErrUnexpectedEOF       the connection ended inside of it
 //	0, *h1.SyntaxError           its chunks or trailer section are malformed
 //	0, ErrTooLong                it is longer than Limit
+//	0, ErrTooSlow                it comes slower than Demand
 //	0, loop.ErrDeadline          no byte came in time, or Interrupt
 //	0, another                   what the connection said
 func (b *Body) Read(p []byte) (int, error) {
+	if b.rateMin == 0 {
+		return b.read(p)
+	}
+	if b.tooSlow() {
+		return 0, ErrTooSlow
+	}
+	l := b.conn.Loop()
+	began := l.Now()
+	n, err := b.read(p)
+	b.waited += time.Duration(l.Now() - began)
+	b.taken += int64(n)
+	if err == nil && b.tooSlow() {
+		return 0, ErrTooSlow
+	}
+	return n, err
+}
+
+func (b *Body) tooSlow() bool {
+	return b.waited > b.grace && float64(b.taken) < float64(b.rateMin)*b.waited.Seconds() && !b.over()
+}
+
+func (b *Body) read(p []byte) (int, error) {
 	switch {
 	case b.done:
 		return 0, io.EOF

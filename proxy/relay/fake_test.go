@@ -7,10 +7,19 @@ import (
 	"atlas/proxy/loop"
 )
 
-// fakeLoop is the clock of fake connections.
-type fakeLoop struct{ loop.Loop }
+// fakeLoop is the clock of fake connections. It stands still where it has no hand.
+type fakeLoop struct {
+	loop.Loop
+	clock *time.Duration
+}
 
-func (fakeLoop) Now() loop.Instant { return loop.Past.After(time.Hour) }
+func (l fakeLoop) Now() loop.Instant {
+	begin := loop.Past.After(time.Hour)
+	if l.clock == nil {
+		return begin
+	}
+	return begin.After(*l.clock)
+}
 
 // fakeConn hands out its pieces one wait at a time, and notes what is written.
 //
@@ -30,9 +39,10 @@ type fakeConn struct {
 	readSets  []loop.Instant
 	writeSets []loop.Instant
 	onWait    func() // another task's turn
+	clock     *time.Duration
 }
 
-func (c *fakeConn) Loop() loop.Loop                 { return fakeLoop{} }
+func (c *fakeConn) Loop() loop.Loop                 { return fakeLoop{clock: c.clock} }
 func (c *fakeConn) SetReadDeadline(i loop.Instant)  { c.readSets = append(c.readSets, i) }
 func (c *fakeConn) SetWriteDeadline(i loop.Instant) { c.writeSets = append(c.writeSets, i) }
 func (c *fakeConn) Peek() []byte                    { return c.in }

@@ -1,5 +1,5 @@
-// Package relay moves message bodies between two connections of a worker with
-// bounded memory.
+// Package relay moves message bodies, and what is no HTTP any more, between two
+// connections of a worker with bounded memory.
 //
 // It decides nothing about messages: not their heads, not who may talk to whom,
 // not what a failure means for a connection. Read and write failures come back
@@ -53,6 +53,9 @@ func (b *Buffers) Put(p []byte) {
 func Copy(to *Writer, from *Body, buffer []byte, read, write time.Duration) (readErr, writeErr error) {
 	l := from.conn.Loop()
 	for {
+		if from.hurry > 0 {
+			read = min(read, from.hurry)
+		}
 		from.conn.SetReadDeadline(l.Now().After(read))
 		n, err := from.Read(buffer)
 		to.conn.SetWriteDeadline(l.Now().After(write)) // also of the end that follows

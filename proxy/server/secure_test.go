@@ -158,12 +158,13 @@ func TestUpstreamNotTrusted(t *testing.T) {
 		k, stranger := newKeys(t), newKeys(t)
 		asked := func(http.ResponseWriter, *http.Request) { t.Error("it was asked") }
 		ca := fmt.Sprintf("ca = %q", k.WriteCert(t, k.dir, "ca"))
-		for name, up := range map[string]struct{ address, keys string }{
-			"another authority": {stranger.origin("up.test", asked), ca},
-			"another name":      {k.origin("other.test", asked), ca},
-			"no name at all":    {k.origin("up.test", asked), strings.Replace(ca, "ca", "server_name = \"127.0.0.1\"\nca", 1)},
-			"the system's":      {k.origin("up.test", asked), ""},
-			"no TLS":            {origin(t, asked), ca},
+		byAddress := strings.Replace(ca, "ca", "server_name = \"127.0.0.1\"\nca", 1)
+		for name, up := range map[string]struct{ address, keys, status string }{
+			"another authority": {stranger.origin("up.test", asked), ca, "tls_certificate_error"},
+			"another name":      {k.origin("other.test", asked), ca, "tls_certificate_error"},
+			"no name at all":    {k.origin("up.test", asked), byAddress, "tls_certificate_error"},
+			"the system's":      {k.origin("up.test", asked), "", "tls_certificate_error"},
+			"no TLS":            {origin(t, asked), ca, "tls_protocol_error"},
 		} {
 			t.Run(name, func(t *testing.T) {
 				lines := up.keys
@@ -175,6 +176,7 @@ func TestUpstreamNotTrusted(t *testing.T) {
 				c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 				resp, _ := c.receive()
 				assert.Equal(t, 502, resp.StatusCode)
+				assert.Contains(t, resp.Header.Get("Proxy-Status"), "error="+up.status)
 				assert.NotZero(t, s.count("upstream_errors_total", "tls"))
 			})
 		}

@@ -47,6 +47,8 @@ type Server struct {
 	group     *upstream.Group // nil in static mode
 	panics    chan panicReport
 	logged    chan struct{}
+	failures  *failures
+	pseudonym string
 
 	// wrap is put around each worker's handler; tests inject faults with it.
 	wrap func(exchange.Handler) exchange.Handler
@@ -75,6 +77,8 @@ func start(cfg *config.Config, log *slog.Logger, wrap func(exchange.Handler) exc
 	s.panics = make(chan panicReport, panicsQueued)
 	s.logged = make(chan struct{})
 	go s.logPanics()
+	s.failures = startFailures(s.log)
+	s.pseudonym = pseudonym()
 	if err := s.startWorkers(); err != nil {
 		s.stop()
 		return nil, errors.Join(err, s.release())
@@ -130,7 +134,7 @@ func (s *Server) startWorkers() error {
 	if err != nil {
 		return err
 	}
-	s.stats = stats.NewSet(count)
+	s.stats = stats.NewSet(count, h1.Labels())
 	if procs := s.engine.Procs(count); runtime.GOMAXPROCS(0) < procs {
 		runtime.GOMAXPROCS(procs)
 	}
@@ -177,6 +181,7 @@ func (s *Server) startLoop(i, cpu int) error {
 	worker, err := loop.Start(loop.Config{
 		Engine:   s.engine,
 		CPU:      cpu,
+		RateMin:  s.config.Limits.RateMin,
 		Panicked: func(value any, stack []byte) { s.panicked(i, value, stack) },
 	})
 	if err != nil {
@@ -263,28 +268,34 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 	t, counts := &s.config.Timeouts, s.stats.Worker(i)
 	limits := h1.Limits{HeadBytes: s.config.Limits.HeaderBytes, Fields: s.config.Limits.HeaderFields}
 	var h exchange.Handler
+	var name string
 	if s.config.Listen.Mode == config.Static {
 		h = static.New(static.Config{
-			Dir:        s.dir,
-			Index:      s.config.StaticFiles.Index,
-			CacheBytes: s.config.StaticFiles.CacheBytes / int64(len(s.workers)),
+			Dir:           s.dir,
+			Index:         s.config.StaticFiles.Index,
+			CacheBytes:    s.config.StaticFiles.CacheBytes / int64(len(s.workers)),
+			Precompressed: s.config.StaticFiles.Precompressed,
 		})
 	} else {
 		pool := upstream.New(worker, upstream.Config{
 			Group:       s.group,
 			Connect:     t.Connect,
 			Handshake:   t.Handshake,
-			Idle:        t.Upstream,
+			Idle:        t.Pool,
 			Worker:      i,
 			Seed:        uint64(time.Now().UnixNano()) + uint64(i),
 			RetryBudget: s.config.Routing.RetryBudget,
 			Stats:       counts,
 		})
+		name = s.pseudonym
 		h = forward.New(forward.Config{
 			Upstream: t.Upstream,
 			Body:     t.Body,
 			Write:    t.Write,
+			Tunnel:   t.Tunnel,
 			Limits:   limits,
+			Via:      name,
+			RateMin:  s.config.Limits.RateMin,
 			Retries:  s.config.Routing.Retries,
 			Route:    route(&s.config.Routing),
 		}, pool)
@@ -298,6 +309,9 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 		BodyMax: s.config.Limits.BodyBytes,
 		Secure:  s.secure != nil,
 		Stats:   counts,
+		Name:    name,
+		Trusted: s.config.Routing.TrustedProxies,
+		Failed:  s.failures.add,
 	}, s.wrap(h))
 	if s.secure == nil {
 		return exchanges
@@ -401,6 +415,7 @@ func (s *Server) stop() {
 	}
 	close(s.panics)
 	<-s.logged
+	s.failures.stop()
 }
 
 // release closes what belongs to the process. No worker runs any more.

@@ -31,6 +31,7 @@ func TestUnknownUpstream(t *testing.T) {
 		require.NoError(t, resp.Body.Close())
 		assert.Equal(t, 503, resp.StatusCode)
 		assert.Equal(t, "1", resp.Header.Get("Retry-After"))
+		assert.Contains(t, resp.Header.Get("Proxy-Status"), "error=dns_error")
 	})
 }
 
@@ -98,5 +99,32 @@ func TestUpstreamKeys(t *testing.T) {
 		assert.Positive(t, checks.Load())
 		assert.True(t, s.shutdown(patience))
 		http.DefaultClient.CloseIdleConnections()
+	})
+}
+
+// Whom the configuration trusts may say for whom it asks.
+func TestTrustedProxies(t *testing.T) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		up := origin(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, r.Header.Get("X-Forwarded-For")+" "+r.Header.Get("X-Forwarded-Proto"))
+		})
+		for networks, want := range map[string]string{
+			`"127.0.0.0/8", "2001:db8::/32"`: "192.0.2.7, 127.0.0.1 https",
+			`"10.0.0.0/8"`:                   "127.0.0.1 http",
+		} {
+			text := proxyConfig(engine, []string{up}) + "[routing]\ntrusted_proxies = [" + networks + "]\n"
+			s := launch(t, text, nil)
+			request, err := http.NewRequest("GET", "http://"+s.Addr(), nil)
+			require.NoError(t, err)
+			request.Header.Set("X-Forwarded-For", "192.0.2.7")
+			request.Header.Set("X-Forwarded-Proto", "https")
+			resp, err := http.DefaultClient.Do(request)
+			require.NoError(t, err)
+			got, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			assert.Equal(t, want, string(got))
+			http.DefaultClient.CloseIdleConnections()
+		}
 	})
 }

@@ -11,11 +11,15 @@ type Value struct {
 }
 
 // Set is the Stats of all workers. It is built once, before the workers run.
-type Set struct{ workers []*Stats }
+type Set struct {
+	workers []*Stats
+	reasons []string
+}
 
-// NewSet makes a set for a number of workers.
-func NewSet(workers int) *Set {
-	s := &Set{workers: make([]*Stats, workers)}
+// NewSet makes a set for a number of workers. reasons name the entries of
+// RefusedRequests and RefusedResponses, at most ReasonsMax; "" is none.
+func NewSet(workers int, reasons []string) *Set {
+	s := &Set{workers: make([]*Stats, workers), reasons: reasons}
 	for i := range s.workers {
 		s.workers[i] = new(Stats)
 	}
@@ -35,7 +39,7 @@ func (s *Set) Snapshot(dst []Value) []Value {
 	first := len(dst)
 	for n, worker := range s.workers {
 		i := first
-		worker.each(func(v Value, c *Counter) {
+		worker.each(s.reasons, func(v Value, c *Counter) {
 			if n == 0 {
 				dst = append(dst, v)
 			}
@@ -47,7 +51,7 @@ func (s *Set) Snapshot(dst []Value) []Value {
 }
 
 // each visits every counter with its name, always in the same order.
-func (s *Stats) each(visit func(Value, *Counter)) {
+func (s *Stats) each(reasons []string, visit func(Value, *Counter)) {
 	visit(Value{Name: "requests_total",
 		Help: "Request heads read, complete or refused."}, &s.Requests)
 	for i := range s.Responses {
@@ -71,5 +75,21 @@ func (s *Stats) each(visit func(Value, *Counter)) {
 	for i := range s.HandshakeErrors {
 		visit(Value{Name: "tls_handshake_errors_total", Label: "reason", Of: HandshakeError(i).String(),
 			Help: "TLS handshakes with clients that failed, by reason."}, &s.HandshakeErrors[i])
+	}
+	visit(Value{Name: "underscore_fields_total",
+		Help: "Request fields dropped for an underscore in their name."}, &s.Underscores)
+	eachReason(reasons, &s.RefusedRequests, Value{Name: "requests_refused_total",
+		Help: "Requests that are not valid HTTP/1, by the rule that they break."}, visit)
+	eachReason(reasons, &s.RefusedResponses, Value{Name: "responses_refused_total",
+		Help: "Responses of upstreams that are not valid HTTP/1, by the rule that they break."}, visit)
+}
+
+// eachReason visits the counters whose reason has a name.
+func eachReason(reasons []string, counters *[ReasonsMax]Counter, v Value, visit func(Value, *Counter)) {
+	for i, reason := range reasons {
+		if reason != "" {
+			v.Label, v.Of = "reason", reason
+			visit(v, &counters[i])
+		}
 	}
 }

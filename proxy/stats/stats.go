@@ -31,6 +31,12 @@ type Stats struct {
 	ClientErrors   [clientErrors]Counter
 	UpstreamErrors [upstreamErrors]Counter
 	Retries        Counter // tries of a request beyond its first
+	Underscores    Counter // request fields dropped for an underscore in their name
+
+	// By the reasons of the HTTP parser, which this package does not know: their
+	// names are given to NewSet.
+	RefusedRequests  [ReasonsMax]Counter
+	RefusedResponses [ReasonsMax]Counter
 
 	Handshakes      Counter // TLS handshakes with clients that succeeded
 	Resumed         Counter // of these, how many went on with an earlier session
@@ -38,6 +44,9 @@ type Stats struct {
 
 	_ [lineBytes]byte
 }
+
+// ReasonsMax is how many reasons for a refusal can be told apart.
+const ReasonsMax = 64
 
 // class is the first digit of a status, less one.
 type class uint8

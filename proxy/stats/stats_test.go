@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"fmt"
 	"reflect"
 	"sync"
 	"testing"
@@ -10,7 +11,7 @@ import (
 )
 
 func TestSnapshotSums(t *testing.T) {
-	set := NewSet(2)
+	set := NewSet(2, []string{"", "bare-lf", "cl-te"})
 	set.Worker(0).Requests.Add(3)
 	set.Worker(1).Requests.Add(4)
 	set.Worker(1).Respond(204)
@@ -19,6 +20,11 @@ func TestSnapshotSums(t *testing.T) {
 	set.Worker(1).Respond(600)
 	set.Worker(0).FailClient(HeadTooLarge)
 	set.Worker(1).FailUpstream(UpstreamReset)
+	set.Worker(0).RefusedRequests[1].Add(1)
+	set.Worker(0).RefusedRequests[2].Add(1)
+	set.Worker(1).RefusedRequests[2].Add(1)
+	set.Worker(1).RefusedResponses[2].Add(1)
+	set.Worker(1).RefusedResponses[3].Add(1) // has no name
 
 	counts := make(map[string]int64)
 	for _, v := range set.Snapshot(nil) {
@@ -32,12 +38,15 @@ func TestSnapshotSums(t *testing.T) {
 		"responses_total 5xx":                1,
 		"client_errors_total head_too_large": 1,
 		"upstream_errors_total reset":        1,
+		"requests_refused_total bare-lf":     1,
+		"requests_refused_total cl-te":       2,
+		"responses_refused_total cl-te":      1,
 	}, counts)
 }
 
 // Every counter of Stats is in the snapshot, once, under a name of its own.
 func TestSnapshotNames(t *testing.T) {
-	set := NewSet(1)
+	set := NewSet(1, allReasons())
 	worker := set.Worker(0)
 	var counters []*Counter
 	var collect func(v reflect.Value)
@@ -73,6 +82,14 @@ func TestSnapshotNames(t *testing.T) {
 	assert.Len(t, counts, len(counters), "a counter of Stats is missing in each, or in it twice")
 }
 
+// allReasons are as many names as there is room for.
+func allReasons() (reasons []string) {
+	for i := range ReasonsMax {
+		reasons = append(reasons, fmt.Sprint("reason-", i))
+	}
+	return reasons
+}
+
 func TestEnumsEnd(t *testing.T) {
 	assert.Equal(t, "unknown", clientErrors.String())
 	assert.Equal(t, "unknown", upstreamErrors.String())
@@ -83,7 +100,7 @@ func TestEnumsEnd(t *testing.T) {
 func TestPadding(t *testing.T) {
 	typ := reflect.TypeFor[Stats]()
 	first, _ := typ.FieldByName("Requests")
-	last, _ := typ.FieldByName("UpstreamErrors")
+	last, _ := typ.FieldByName("RefusedResponses")
 	assert.GreaterOrEqual(t, first.Offset, uintptr(lineBytes))
 	assert.GreaterOrEqual(t, typ.Size()-last.Offset-last.Type.Size(), uintptr(lineBytes))
 }
@@ -91,7 +108,7 @@ func TestPadding(t *testing.T) {
 // The race detector judges this one.
 func TestReadWhileCounting(t *testing.T) {
 	const rounds = 1000
-	set := NewSet(3)
+	set := NewSet(3, nil)
 	var wg sync.WaitGroup
 	for i := range set.Len() {
 		wg.Go(func() {
@@ -116,7 +133,7 @@ func TestReadWhileCounting(t *testing.T) {
 }
 
 func TestAllocs(t *testing.T) {
-	set := NewSet(4)
+	set := NewSet(4, allReasons())
 	values := set.Snapshot(nil)
 	assert.Zero(t, testing.AllocsPerRun(100, func() {
 		worker := set.Worker(1)
@@ -128,7 +145,7 @@ func TestAllocs(t *testing.T) {
 }
 
 func BenchmarkAdd(b *testing.B) {
-	worker := NewSet(1).Worker(0)
+	worker := NewSet(1, nil).Worker(0)
 	for b.Loop() {
 		worker.Requests.Add(1)
 	}
@@ -136,7 +153,7 @@ func BenchmarkAdd(b *testing.B) {
 
 func BenchmarkSnapshot(b *testing.B) {
 	b.Run("workers=8", func(b *testing.B) {
-		set := NewSet(8)
+		set := NewSet(8, allReasons())
 		var values []Value
 		for b.Loop() {
 			values = set.Snapshot(values[:0])

@@ -2,6 +2,7 @@ package tlsio
 
 import (
 	"crypto/tls"
+	"errors"
 	"time"
 
 	"atlas/proxy/loop"
@@ -52,6 +53,11 @@ type HandshakeError struct{ Err error }
 
 func (e *HandshakeError) Error() string { return "TLS handshake: " + e.Err.Error() }
 func (e *HandshakeError) Unwrap() error { return e.Err }
+
+// Untrusted reports that it was for the upstream's certificate.
+func (e *HandshakeError) Untrusted() bool {
+	return errors.As(e.Err, new(*tls.CertificateVerificationError))
+}
 
 // Config is what the client was made of, for others who speak to the same peer
 // with Go's own means. It must not be changed.

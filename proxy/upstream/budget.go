@@ -14,8 +14,8 @@ const (
 // budget bounds further tries to a share of the requests of the last ten
 // seconds, so that they do not multiply the load on upstreams that have too much
 // of it. It goes by a window and not by what is in flight, as Finagle's does: an
-// upstream that goes down fails all at once, and the requests before it have paid
-// for these tries.
+// upstream that stops fails for all at once, and the requests before have paid for
+// these tries.
 type budget struct {
 	percent           int
 	second            int64 // of the newest slot

@@ -202,6 +202,25 @@ func TestNames(t *testing.T) {
 	})
 }
 
+// A resolver that hangs keeps nobody waiting.
+func TestSlowLookup(t *testing.T) {
+	engines(t, Config{}, func(t *testing.T, r *rig) {
+		var asked atomic.Int64
+		r.options.Lookup = func(ctx context.Context, _ string) ([]netip.Addr, error) {
+			if asked.Add(1) > 1 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return []netip.Addr{netip.MustParseAddr("192.0.2.7")}, nil
+		}
+		r.options.Upstreams = []Upstream{{Weight: 1, Host: "app.test", Port: 80}}
+		r.to(addresses(1)...)
+		r.pool.group.lookSoon(r.pool.group.Endpoints()[0])
+		r.Eventually("it to hang", func() bool { return asked.Load() == 2 })
+		assert.Equal(t, map[string]int{"a": 100}, r.picks(100))
+	})
+}
+
 // A name that has no address yet gets requests when it has.
 func TestNameWithoutAddress(t *testing.T) {
 	engines(t, Config{}, func(t *testing.T, r *rig) {
@@ -214,7 +233,7 @@ func TestNameWithoutAddress(t *testing.T) {
 		}
 		r.options.Upstreams = []Upstream{{Weight: 1, Host: "app.test", Port: 80}}
 		r.to(addresses(1)...)
-		assert.Equal(t, map[string]int{ErrNone.Error(): 1}, r.picks(1))
+		assert.Equal(t, map[string]int{ErrNoAddress.Error(): 1}, r.picks(1))
 		known.Store(true)
 		r.Eventually("its address", func() bool { return r.picks(1)["a"] == 1 })
 	})
@@ -317,7 +336,7 @@ func TestCheckMisses(t *testing.T) {
 	}{
 		"refused":  {loop.Address{AddrPort: netip.MustParseAddrPort(ln.Addr().String())}, "connection refused"},
 		"silent":   {e.Script(silent).Address, "deadline exceeded"},
-		"nonsense": {e.Script(func(p *looptest.Peer, _ int) { p.Send("SSH-2.0\r\n"); p.Gone() }).Address, "malformed"},
+		"nonsense": {e.Script(func(p *looptest.Peer, _ int) { p.Head(); p.Send("SSH-2.0\r\n"); p.Gone() }).Address, "malformed"},
 		"status":   {e.Script(looptest.Answers("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")).Address, "status 404"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -48,9 +48,14 @@ type Config struct {
 	Stats       *stats.Stats
 }
 
-// ErrNone says that no upstream is eligible: by health checks, because weights
-// are 0, because a name has no address, or because all others have been tried.
-var ErrNone = errors.New("no upstream is eligible")
+// Errors of an exchange for which there is no upstream.
+var (
+	// ErrNone: none is eligible, by health checks, because weights are 0, or
+	// because all others have been tried.
+	ErrNone = errors.New("no upstream is eligible")
+	// ErrNoAddress: all are names, and none has an address.
+	ErrNoAddress = errors.New("no upstream's name has an address")
+)
 
 // Pool is one worker's upstream connections.
 type Pool struct {
@@ -162,7 +167,7 @@ func (t *Target) drain() {
 //
 //	target, nil     take a connection to it
 //	nil, ErrFull    all that may get it have as much as they may: see Await
-//	nil, ErrNone    nobody may get it
+//	nil, another    nobody may get it: ErrNone, ErrNoAddress
 func (p *Pool) Pick(req balance.Request, tried []*Target) (*Target, error) {
 	p.refresh()
 	if len(tried) == 0 {
@@ -220,6 +225,9 @@ func (p *Pool) pickEjected(req balance.Request) (*Target, error) {
 	for k := range p.view {
 		p.view[k].Up = p.up[k]
 	}
+	if len(p.targets) == 0 {
+		return nil, ErrNoAddress
+	}
 	if i == balance.None || p.group.counts && !p.targets[i].acquire() {
 		return nil, ErrNone
 	}
@@ -270,9 +278,11 @@ func (p *Pool) Done(t *Target) {
 	}
 }
 
-// MayRetry asks for a further try of a request, which counts against the budget.
-func (p *Pool) MayRetry() bool {
-	if !p.budget.retry(p.loop.Now()) {
+// MayRetry asks for a further try of a request to which Take has said err. One
+// that was refused at once has cost nobody anything; what was waited for counts
+// against the budget.
+func (p *Pool) MayRetry(err error) bool {
+	if errors.Is(err, loop.ErrDeadline) && !p.budget.retry(p.loop.Now()) {
 		return false
 	}
 	p.config.Stats.Retries.Add(1)

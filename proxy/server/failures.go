@@ -1,0 +1,88 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"sync/atomic"
+
+	"atlas/proxy/exchange"
+)
+
+// failuresQueued bounds the failures that wait to be logged. When clients or an
+// upstream fail in masses, the log gets some, and the number of the others.
+const failuresQueued = 256
+
+// failures brings what workers say about failed exchanges to the log.
+type failures struct {
+	log     *slog.Logger
+	queue   chan exchange.Failure
+	dropped atomic.Int64 // since the last one that was logged
+	done    chan struct{}
+}
+
+func startFailures(log *slog.Logger) *failures {
+	f := &failures{log: log, queue: make(chan exchange.Failure, failuresQueued), done: make(chan struct{})}
+	go f.run()
+	return f
+}
+
+// add is called on a worker, so it hands the record over and never waits.
+func (f *failures) add(record exchange.Failure) {
+	select {
+	case f.queue <- record:
+	default:
+		f.dropped.Add(1)
+	}
+}
+
+func (f *failures) run() {
+	defer close(f.done)
+	for record := range f.queue {
+		f.write(&record)
+	}
+}
+
+func (f *failures) write(r *exchange.Failure) {
+	level := slog.LevelWarn
+	if r.Status == exchange.StatusGone {
+		level = slog.LevelInfo // clients do that
+	}
+	client := "unknown" // a Unix socket
+	if r.Client.IsValid() {
+		client = r.Client.String()
+	}
+	fields := []any{"status", r.Status, "client", client, "method", r.Method, "target", r.Target}
+	if r.Upstream != "" {
+		fields = append(fields, "upstream", r.Upstream)
+	}
+	fields = append(fields, "side", r.Side, "step", r.Step, "why", r.Why)
+	if r.Details != "" {
+		fields = append(fields, "details", r.Details)
+	}
+	if r.Cause != nil {
+		fields = append(fields, "cause", r.Cause.Error())
+	}
+	if r.Sent != 0 {
+		fields = append(fields, "sent", r.Sent)
+	}
+	if dropped := f.dropped.Swap(0); dropped > 0 {
+		fields = append(fields, "dropped", dropped)
+	}
+	f.log.Log(context.Background(), level, "exchange failed", fields...)
+}
+
+// stop logs what is queued. No worker may run any more.
+func (f *failures) stop() {
+	close(f.queue)
+	<-f.done
+}
+
+// pseudonym is what this process calls itself to other proxies: by another name
+// than any other process, or two of us in a row would look like a loop.
+func pseudonym() string {
+	var random [4]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return "atlas-" + hex.EncodeToString(random[:])
+}
