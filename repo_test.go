@@ -87,6 +87,7 @@ var doors = map[string][]string{
 	"github.com/rogpeppe/go-internal":         {"tests"},
 	"github.com/stretchr/testify":             {"tests", "proxy/looptest"},
 	"github.com/tsenart/vegeta/v12":           {"harness/attack"},
+	"golang.org/x/crypto":                     {"proxy/server"},
 	"golang.org/x/perf":                       {"results", "compare/..."},
 	"golang.org/x/tools/txtar":                {"tests", "harness/corpus"},
 	"golang.org/x/sys": {

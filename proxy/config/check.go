@@ -14,12 +14,13 @@ import (
 func (r *reader) checkAll() {
 	r.checkTable("listen", "listen")
 	if r.config.Listen.TLS != nil {
-		r.checkTable("listen.tls", "listen.tls")
+		r.checkTLS(r.config.Listen.TLS)
 	}
 	for i := range r.config.Upstreams {
 		instance := fmt.Sprintf("%s[%d]", repeated, i)
 		r.checkTable(repeated, instance)
 		r.checkPort(&r.config.Upstreams[i], instance)
+		r.checkUpstreamTLS(&r.config.Upstreams[i], instance)
 	}
 	r.checkNames()
 	r.checkRouting()
@@ -136,7 +137,7 @@ func (r *reader) unused() []Warning {
 		if there && !used {
 			warn(at, table, fmt.Sprintf("mode %q does not use %s", mode, brackets(table)))
 		}
-		if there && !used || table == repeated {
+		if there && !used || table == repeated || table == certificates {
 			continue
 		}
 		for i := range r.keys {

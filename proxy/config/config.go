@@ -61,7 +61,37 @@ type Listen struct {
 type TLS struct {
 	Cert string // path of the PEM file with the certificate chain
 	Key  string // path of the PEM file with its private key
+
+	ClientCA     string     // path of the PEM file with those who issue clients' certificates; empty: none
+	ClientAuth   ClientAuth // empty without ClientCA
+	MinVersion   TLSVersion
+	OCSPStaple   string // path of the file with the OCSP response for Cert; empty: none
+	Certificates []Certificate
 }
+
+// Certificate is one [[listen.tls.certificates]] table.
+type Certificate struct {
+	Cert string
+	Key  string
+}
+
+// ClientAuth is whether a client has to have a certificate.
+type ClientAuth string
+
+// The kinds of ClientAuth.
+const (
+	Require  ClientAuth = "require"
+	Optional ClientAuth = "optional" // but one that it has must be good
+)
+
+// TLSVersion is a version of TLS.
+type TLSVersion string
+
+// The versions.
+const (
+	TLS12 TLSVersion = "1.2"
+	TLS13 TLSVersion = "1.3"
+)
 
 // Upstream is one [[upstreams]] table.
 type Upstream struct {
@@ -73,6 +103,10 @@ type Upstream struct {
 	MaxConnections int // exchanges at once at each of its addresses; 0: no bound
 	MinIdle        int // connections that each worker keeps ready
 	HealthCheck    *HealthCheck
+
+	TLS        bool
+	ServerName string // that the upstream's certificate has to have; empty: its address
+	CA         string // path of the PEM file with the authorities of that; empty: the system's
 }
 
 // UnixPath is the path of the Unix socket that an address names, or "".
@@ -131,16 +165,17 @@ type StaticFiles struct {
 
 // Timeouts is the [timeouts] table. None of them can be switched off.
 type Timeouts struct {
-	Header   time.Duration
-	Body     time.Duration
-	Write    time.Duration
-	Idle     time.Duration
-	Connect  time.Duration
-	Upstream time.Duration
-	Pool     time.Duration
-	Queue    time.Duration
-	Tunnel   time.Duration
-	Drain    time.Duration
+	Header    time.Duration
+	Body      time.Duration
+	Write     time.Duration
+	Idle      time.Duration
+	Handshake time.Duration // of TLS, on both sides
+	Connect   time.Duration
+	Upstream  time.Duration
+	Pool      time.Duration
+	Queue     time.Duration
+	Tunnel    time.Duration
+	Drain     time.Duration
 }
 
 // Limits is the [limits] table.

@@ -44,12 +44,18 @@ func (k *Key) Table() string { return k.Path[:strings.LastIndexByte(k.Path, '.')
 // Name is the key without its table.
 func (k *Key) Name() string { return k.Path[strings.LastIndexByte(k.Path, '.')+1:] }
 
-// repeated names the table that is written with two brackets. Each may have one
-// checked below it.
+// repeated and certificates name the tables that are written with two brackets.
+// Each of the first may have one checked below it.
 const (
-	repeated = "upstreams"
-	checked  = repeated + ".health_check"
+	repeated     = "upstreams"
+	checked      = repeated + ".health_check"
+	secured      = "listen.tls"
+	certificates = secured + ".certificates"
 )
+
+// optional are the tables whose keys have no values, not even defaults, where the
+// file does not have the table.
+var optional = []string{repeated, checked, secured, certificates}
 
 // Limits of values; where no other limit is known they keep sums from
 // overflowing and catch a wrong unit.
@@ -57,6 +63,7 @@ const (
 	workersMax   = 1024
 	backlogMax   = 65535 // the kernel cuts it down to net.core.somaxconn
 	upstreamsMax = 1024
+	certsMax     = 1024
 	weightMax    = 1000
 	connsMax     = 1 << 20
 	idleMax      = 256 // as many as a worker keeps at all
@@ -114,6 +121,24 @@ func listenKeys() []Key {
 		{Path: "listen.tls.key", Type: String, Required: true, check: checkPath,
 			field: func(c *Config) any { return &tlsOf(c).Key },
 			Doc:   "PEM file with the private key of the certificate."},
+		{Path: "listen.tls.client_ca", Type: String, check: checkPath,
+			field: func(c *Config) any { return &tlsOf(c).ClientCA },
+			Doc:   "PEM file with the authorities whose certificates clients may have; without it none is asked for."},
+		{Path: "listen.tls.client_auth", Type: Enum, Values: names(Require, Optional),
+			field: func(c *Config) any { return &tlsOf(c).ClientAuth },
+			Doc:   "Whether every client must have a certificate; with client_ca the default is \"require\"."},
+		{Path: "listen.tls.min_version", Type: Enum, Default: `"1.2"`, Values: names(TLS12, TLS13),
+			field: func(c *Config) any { return &tlsOf(c).MinVersion },
+			Doc:   "Oldest version of TLS that clients may speak."},
+		{Path: "listen.tls.ocsp_staple", Type: String, check: checkPath,
+			field: func(c *Config) any { return &tlsOf(c).OCSPStaple },
+			Doc:   "File with an OCSP response, in DER, that is sent along with the certificate."},
+		{Path: certificates + ".cert", Type: String, Required: true, check: checkPath,
+			field: func(c *Config) any { return &lastCertificate(c).Cert },
+			Doc:   "PEM file with another certificate chain, for clients that ask for a name that it has."},
+		{Path: certificates + ".key", Type: String, Required: true, check: checkPath,
+			field: func(c *Config) any { return &lastCertificate(c).Key },
+			Doc:   "PEM file with the private key of that certificate."},
 	}
 }
 
@@ -138,6 +163,15 @@ func upstreamKeys() []Key {
 		{Path: "upstreams.min_idle", Type: Integer, Default: "0", Max: idleMax, Modes: []Mode{HTTP},
 			field: func(c *Config) any { return &lastUpstream(c).MinIdle },
 			Doc:   "Idle connections that each worker keeps ready at each address of the upstream."},
+		{Path: "upstreams.tls", Type: Boolean, Default: "false", Modes: proxied,
+			field: func(c *Config) any { return &lastUpstream(c).TLS },
+			Doc:   "Speak TLS to the upstream, whose certificate must be good."},
+		{Path: "upstreams.server_name", Type: String, Modes: proxied, check: checkServerName,
+			field: func(c *Config) any { return &lastUpstream(c).ServerName },
+			Doc:   "Name that the certificate of the upstream has to have; by default that is its address."},
+		{Path: "upstreams.ca", Type: String, Modes: proxied, check: checkPath,
+			field: func(c *Config) any { return &lastUpstream(c).CA },
+			Doc:   "PEM file with the authorities of the upstream's certificate; by default the system's."},
 	}
 }
 
@@ -231,6 +265,9 @@ func timeoutKeys() []Key {
 		{Path: "timeouts.idle", Default: `"75s"`,
 			field: func(c *Config) any { return &c.Timeouts.Idle },
 			Doc:   "Time a client connection is kept between two requests."},
+		{Path: "timeouts.handshake", Default: `"10s"`,
+			field: func(c *Config) any { return &c.Timeouts.Handshake },
+			Doc:   "Time a TLS handshake may take, with a client from when it connects."},
 		{Path: "timeouts.connect", Default: `"3s"`, Modes: []Mode{HTTP, TCP},
 			field: func(c *Config) any { return &c.Timeouts.Connect },
 			Doc:   "Time to connect to an upstream."},
@@ -289,6 +326,12 @@ func tlsOf(c *Config) *TLS {
 		c.Listen.TLS = new(TLS)
 	}
 	return c.Listen.TLS
+}
+
+// lastCertificate is the table being read.
+func lastCertificate(c *Config) *Certificate {
+	tls := tlsOf(c)
+	return &tls.Certificates[len(tls.Certificates)-1]
 }
 
 func healthOf(c *Config) *HealthCheck {

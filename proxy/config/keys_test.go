@@ -11,7 +11,7 @@ import (
 // Every field of Config has its row in the table of keys, and every row that
 // is no alias its field.
 func TestKeysAndFields(t *testing.T) {
-	config := &Config{Upstreams: []Upstream{{HealthCheck: new(HealthCheck)}}, Listen: Listen{TLS: new(TLS)}}
+	config := &Config{Upstreams: []Upstream{{HealthCheck: new(HealthCheck)}}, Listen: Listen{TLS: &TLS{Certificates: []Certificate{{}}}}}
 	fields := make(map[any]string) // by address
 	var collect func(v reflect.Value, path string)
 	collect = func(v reflect.Value, path string) {

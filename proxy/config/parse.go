@@ -71,7 +71,7 @@ func newReader(file string, text []byte) *reader {
 		if !slices.Contains(r.tables, k.Table()) {
 			r.tables = append(r.tables, k.Table())
 		}
-		if k.Table() != repeated && k.Table() != checked {
+		if !slices.Contains(optional, k.Table()) {
 			r.setDefault(k)
 		}
 	}
@@ -122,19 +122,22 @@ func (r *reader) take(n *node) {
 }
 
 func (r *reader) openTable(n *node) {
-	if n.path == repeated {
+	switch {
+	case n.path == repeated:
 		r.openUpstream(n)
 		return
-	}
-	if n.path == checked && !r.hasUpstream(n) {
+	case n.path == certificates:
+		r.openCertificate(n)
+		return
+	case n.path == checked && !r.hasUpstream(n):
 		return
 	}
 	if n.array {
 		r.fail(n.key, n.path, fault{fmt.Sprintf("there is only one `%s`", n.path), "write " + brackets(n.path)})
 	}
 	switch n.path {
-	case "listen.tls":
-		tlsOf(r.config)
+	case secured:
+		r.openTLS()
 	case checked:
 		r.setDefaults(checked)
 	}
@@ -149,6 +152,41 @@ func (r *reader) hasUpstream(n *node) bool {
 	}
 	r.fail(n.key, n.path, fault{"an upstream needs its table", "write " + brackets(repeated) + " above it"})
 	r.seen[repeated] = n.key
+	return false
+}
+
+// openTLS makes the table of TLS, which several things in a file begin.
+func (r *reader) openTLS() {
+	if r.config.Listen.TLS == nil {
+		r.setDefaults(secured)
+	}
+}
+
+func (r *reader) openCertificate(n *node) {
+	if !n.array {
+		r.fail(n.key, n.path, fault{"each certificate is a table of its own", "write " + brackets(n.path)})
+	}
+	r.openTLS()
+	tls := tlsOf(r.config)
+	if len(tls.Certificates) == certsMax {
+		r.fail(n.key, n.path, fault{fmt.Sprintf("more than %d certificates", certsMax), "leave some out"})
+	}
+	tls.Certificates = append(tls.Certificates, Certificate{})
+	for _, table := range []string{certificates, r.instance(certificates)} {
+		if _, before := r.seen[table]; !before {
+			r.seen[table] = n.key
+		}
+	}
+}
+
+// hasCertificate reports a certificate's key that stands before the first of their
+// tables.
+func (r *reader) hasCertificate(n *node) bool {
+	if tls := r.config.Listen.TLS; tls != nil && len(tls.Certificates) > 0 {
+		return true
+	}
+	r.fail(n.key, n.path, fault{
+		"a further certificate needs its table", "write " + brackets(certificates) + " above it"})
 	return false
 }
 
@@ -176,12 +214,14 @@ func (r *reader) openUpstream(n *node) {
 }
 
 func (r *reader) setKey(k *Key, n *node) {
-	inUpstream := k.Table() == repeated || k.Table() == checked
-	if inUpstream && !r.hasUpstream(n) {
+	switch table := k.Table(); {
+	case (table == repeated || table == checked) && !r.hasUpstream(n),
+		table == certificates && !r.hasCertificate(n):
 		return
-	}
-	if k.Table() == checked && lastUpstream(r.config).HealthCheck == nil {
+	case table == checked && lastUpstream(r.config).HealthCheck == nil:
 		r.setDefaults(checked) // opened by a dotted key
+	case table == secured:
+		r.openTLS()
 	}
 	path := r.instance(k.Table()) + "." + k.Name()
 	if !r.see(path, k.Name(), n.key) {
@@ -221,9 +261,12 @@ func (r *reader) see(path, name string, at span) bool {
 	return true
 }
 
-// instance is the path of a table as it stands in the file: the repeated one
-// has its number.
+// instance is the path of a table as it stands in the file: a repeated one has
+// its number.
 func (r *reader) instance(table string) string {
+	if table == certificates {
+		return fmt.Sprintf("%s[%d]", certificates, len(tlsOf(r.config).Certificates)-1)
+	}
 	if below, ok := strings.CutPrefix(table, repeated); ok {
 		return fmt.Sprintf("%s[%d]%s", repeated, len(r.config.Upstreams)-1, below)
 	}
@@ -232,7 +275,7 @@ func (r *reader) instance(table string) string {
 
 // brackets is how the header of a table is written.
 func brackets(table string) string {
-	if table == repeated {
+	if table == repeated || table == certificates {
 		return "[[" + table + "]]"
 	}
 	return "[" + table + "]"

@@ -94,7 +94,7 @@ func TestParseSample(t *testing.T) {
 				File: "atlas.toml",
 				Listen: Listen{
 					Address: "0.0.0.0", Port: 8080, Mode: mode, Workers: 4, Engine: Auto, Pin: true,
-					TLS: &TLS{Cert: "/path/to/cert.pem", Key: "/path/to/key.pem"},
+					TLS: &TLS{Cert: "/path/to/cert.pem", Key: "/path/to/key.pem", MinVersion: TLS12},
 				},
 				Upstreams: []Upstream{{Name: "backend", Address: "127.0.0.1", Port: 8081, Weight: 1}},
 				Routing:   Routing{Strategy: balance.RoundRobin, Retries: 2, RetryBudget: 20, Queue: 1024},
@@ -103,8 +103,8 @@ func TestParseSample(t *testing.T) {
 				},
 				Timeouts: Timeouts{
 					Header: 10 * time.Second, Body: time.Minute, Write: time.Minute, Idle: 75 * time.Second,
-					Connect: 3 * time.Second, Upstream: time.Minute, Pool: time.Minute, Queue: 3 * time.Second, Tunnel: time.Hour,
-					Drain: 30 * time.Second,
+					Handshake: 10 * time.Second, Connect: 3 * time.Second, Upstream: time.Minute, Pool: time.Minute,
+					Queue: 3 * time.Second, Tunnel: time.Hour, Drain: 30 * time.Second,
 				},
 				Limits: Limits{HeaderBytes: 16384, HeaderFields: 100, RateMin: 240},
 			}, config)

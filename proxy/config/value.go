@@ -144,6 +144,10 @@ func (k *Key) assignString(field any, v literal) *fault {
 		*f = Engine(v.text)
 	case *balance.Strategy:
 		*f = balance.Strategy(v.text)
+	case *ClientAuth:
+		*f = ClientAuth(v.text)
+	case *TLSVersion:
+		*f = TLSVersion(v.text)
 	default:
 		panic(fmt.Sprintf("config: %s has a field of type %T", k.Path, field))
 	}

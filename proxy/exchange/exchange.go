@@ -41,6 +41,7 @@ type Config struct {
 	// BodyMax is the largest request body in bytes; 0 is unlimited. One that
 	// says its length is refused at once; reading another fails behind it.
 	BodyMax int64
+	Secure  bool         // clients speak TLS
 	Stats   *stats.Stats // the worker's
 	// Trusted are peers that may say for whom they ask: see ClientAddr.
 	Trusted []netip.Prefix

@@ -22,6 +22,8 @@ const (
 	ConnectionTimeout      ErrorType = "connection_timeout"
 	ConnectionTerminated   ErrorType = "connection_terminated"
 	ConnectionLimitReached ErrorType = "connection_limit_reached"
+	TLSProtocolError       ErrorType = "tls_protocol_error"
+	TLSCertificateError    ErrorType = "tls_certificate_error"
 	RequestError           ErrorType = "http_request_error"
 	ResponseTimeout        ErrorType = "http_response_timeout"
 	ResponseIncomplete     ErrorType = "http_response_incomplete"

@@ -10,6 +10,7 @@ import (
 	"atlas/proxy/loop"
 	"atlas/proxy/relay"
 	"atlas/proxy/stats"
+	"atlas/proxy/tlsio"
 	"atlas/proxy/upstream"
 )
 
@@ -73,8 +74,14 @@ func (t *transfer) failConnect() {
 		Status: 502, Why: "no upstream accepts connections", Error: exchange.ConnectionRefused,
 		Upstream: t.tried[len(t.tried)-1].Name, Side: exchange.UpstreamSide, Step: "connect", Cause: t.refused,
 	}
-	if errors.Is(t.refused, loop.ErrDeadline) {
+	var handshake *tlsio.HandshakeError
+	switch {
+	case errors.Is(t.refused, loop.ErrDeadline):
 		f.Status, f.Why, f.Error = 504, "no connection to an upstream in time", exchange.ConnectionTimeout
+	case errors.As(t.refused, &handshake) && handshake.Untrusted():
+		f.Why, f.Error = "no upstream has a certificate that is trusted", exchange.TLSCertificateError
+	case errors.As(t.refused, &handshake):
+		f.Why, f.Error = "no upstream speaks TLS as it should", exchange.TLSProtocolError
 	}
 	t.fail(f)
 }

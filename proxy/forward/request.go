@@ -56,7 +56,7 @@ func special(k h1.Key) bool {
 	switch k {
 	case h1.KeyHost, h1.KeyContentLength, h1.KeyExpect, h1.KeyUnderscore, h1.KeyMaxForwards,
 		h1.KeyXForwardedFor, h1.KeyXForwardedProto, h1.KeyXForwardedHost, h1.KeyXForwardedPort,
-		h1.KeyForwarded, h1.KeyXRealIP:
+		h1.KeyForwarded, h1.KeyXRealIP, h1.KeyClientCert, h1.KeyClientCertChain:
 		return true
 	}
 	return false
@@ -72,6 +72,8 @@ func (t *transfer) appendSpecial(b []byte, r *h1.Request, i int) []byte {
 		return b
 	case h1.KeyContentLength:
 		return h1.AppendField(b, f.Name, h1.PlainLength(f.Value))
+	case h1.KeyClientCert, h1.KeyClientCertChain: // we have seen it ourselves, or nobody has
+		return b
 	case h1.KeyUnderscore: // applications take it for another name
 		t.x.Stats.Underscores.Add(1)
 		return b
@@ -104,10 +106,13 @@ func (t *transfer) appendProvenance(b []byte, r *h1.Request) []byte {
 	b = append(b, x.Peer()...)
 	b = append(b, "\r\n"...)
 	if !trusted || !r.Has(h1.KeyXForwardedProto) {
-		b = append(b, "X-Forwarded-Proto: http\r\n"...)
+		b = h1.AppendField(b, "X-Forwarded-Proto", x.Scheme())
 	}
 	if !trusted || !r.Has(h1.KeyXForwardedHost) {
 		b = h1.AppendField(b, "X-Forwarded-Host", r.Host)
+	}
+	if cert := x.ClientCert(); cert != nil {
+		b = h1.AppendField(b, "Client-Cert", cert)
 	}
 	return append(b, t.handler.via[r.Minor]...)
 }

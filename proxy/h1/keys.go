@@ -20,15 +20,15 @@ const (
 
 	KeyAccept
 	KeyAcceptEncoding
-	KeyAcceptLanguage
 	KeyAcceptRanges
 	KeyAge
 	KeyAllow
 	KeyAltSvc
 	KeyAuthorization
 	KeyCacheControl
+	KeyClientCert
+	KeyClientCertChain
 	KeyContentEncoding
-	KeyContentLanguage
 	KeyContentLength
 	KeyContentLocation
 	KeyContentRange
@@ -101,15 +101,15 @@ var keyNames = [keyCount]string{
 
 	KeyAccept:            "accept",
 	KeyAcceptEncoding:    "accept-encoding",
-	KeyAcceptLanguage:    "accept-language",
 	KeyAcceptRanges:      "accept-ranges",
 	KeyAge:               "age",
 	KeyAllow:             "allow",
 	KeyAltSvc:            "alt-svc",
 	KeyAuthorization:     "authorization",
 	KeyCacheControl:      "cache-control",
+	KeyClientCert:        "client-cert",
+	KeyClientCertChain:   "client-cert-chain",
 	KeyContentEncoding:   "content-encoding",
-	KeyContentLanguage:   "content-language",
 	KeyContentLength:     "content-length",
 	KeyContentLocation:   "content-location",
 	KeyContentRange:      "content-range",

@@ -13,8 +13,9 @@ const (
 
 // commonNames are recognised as KeyOther.
 var commonNames = []string{
-	"access-control-allow-origin", "access-control-request-headers", "access-control-request-method",
-	"content-disposition", "content-security-policy", "dnt", "link", "p3p", "priority", "referrer-policy",
+	"accept-language", "access-control-allow-origin", "access-control-request-headers",
+	"access-control-request-method", "content-disposition", "content-language", "content-security-policy", "dnt",
+	"link", "p3p", "priority", "referrer-policy",
 	"sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site",
 	"sec-fetch-user", "sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-protocol",
 	"sec-websocket-version", "strict-transport-security", "upgrade-insecure-requests", "x-content-type-options",

@@ -79,6 +79,25 @@ type Handler interface {
 	Serve(c Conn) (keep bool)
 }
 
+// Leaver is a Handler with a last word for connections that the loop closes
+// although their clients are there: idle ones that expire, or that a drain ends.
+type Leaver interface {
+	// Leave is called before the close. It may write as much as there is Room
+	// for, and must not wait.
+	Leave(c Conn)
+	// Fresh reports that Serve has carried no exchange yet, only what comes
+	// before the first: then a drain gives c as much time as a connection that
+	// was just accepted.
+	Fresh(c Conn) bool
+}
+
+// Layer is a Conn that speaks a protocol of its own over another one of the same
+// worker.
+type Layer interface {
+	// Under is the connection below.
+	Under() Conn
+}
+
 // Loop is one worker.
 type Loop interface {
 	// Post runs f on the worker soon, outside any task: f must not wait. Any
@@ -141,6 +160,8 @@ type Conn interface {
 	// Write sends all of p: a small one is copied and sent at Flush, a large
 	// one is waited for.
 	Write(p []byte) (int, error)
+	// Room is how many bytes Write takes now without a wait.
+	Room() int
 	// Queue sends p at Flush without copying it: p must never change.
 	Queue(p []byte) error
 	// Flush starts sending what was written and queued. It waits only if
@@ -167,7 +188,8 @@ type Conn interface {
 	SetWriteDeadline(Instant)
 
 	// Guard makes waits on this connection fail with ErrGuard when client
-	// ends or is reset meanwhile. nil removes the guard.
+	// ends or is reset meanwhile. nil removes the guard. What a client that is a
+	// Layer stands on is watched.
 	Guard(client Conn)
 	// Await waits for Notify: for what is neither bytes nor room, and is not
 	// worth having once this connection's peer is gone. It returns
@@ -191,9 +213,11 @@ type Conn interface {
 	Notify()
 	// Park leaves a dialled connection idle. If the peer ends it, sends
 	// something or the read deadline passes, lost is told, once, and closes
-	// it.
+	// it, or parks it anew: what the peer has sent is in Peek, or part of it.
 	Park(lost Parked)
-	// Unpark takes it back; false says that it is no longer usable: close it.
+	// Unpark takes it back; false says that it is no longer usable: close it. If
+	// that is for bytes in Peek, which are the peer's and not of this layer, it
+	// may be asked again without them.
 	Unpark() bool
 
 	// Close sends what was flushed, then closes. It does not wait.
@@ -229,6 +253,17 @@ func (a Address) String() string {
 		return "unix:" + a.Path
 	}
 	return a.AddrPort.String()
+}
+
+// under is the connection at the bottom of all layers.
+func under(c Conn) Conn {
+	for {
+		layer, ok := c.(Layer)
+		if !ok {
+			return c
+		}
+		c = layer.Under()
+	}
 }
 
 // Counters are written by the worker and read by anyone.

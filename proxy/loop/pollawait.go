@@ -29,9 +29,12 @@ func (c *pollConn) await(at Instant) error {
 		}
 		c.setRead(at)
 		c.loop.baton.Unlock()
-		end, err := c.peekEnd()
+		behind, end, err := c.peekEnd()
 		c.loop.baton.Lock()
 		switch {
+		case behind && !c.notified && !c.closing:
+			c.goneFor(c.guards)
+			return ErrGuard
 		case end != nil:
 			c.inErr = end
 			c.goneFor(c.guards)
@@ -43,9 +46,9 @@ func (c *pollConn) await(at Instant) error {
 }
 
 // peekEnd waits for the peer's end without taking anything. Bytes do not end the
-// wait: no end can be seen behind them, and the poller, which tells of changes
-// only, says nothing more until others arrive.
-func (c *pollConn) peekEnd() (end, err error) {
+// wait, and the poller, which tells of changes only, says nothing more until
+// others arrive. behind is an end behind bytes, where the system tells of it.
+func (c *pollConn) peekEnd() (behind bool, end, err error) {
 	err = c.raw.Read(func(fd uintptr) bool {
 		var p [1]byte
 		for {
@@ -53,8 +56,11 @@ func (c *pollConn) peekEnd() (end, err error) {
 			switch {
 			case err == syscall.EINTR:
 				continue
-			case err == syscall.EAGAIN || err == nil && n > 0:
+			case err == syscall.EAGAIN:
 				return false
+			case err == nil && n > 0:
+				behind = hungUp(int(fd))
+				return behind
 			case err == nil:
 				err = io.EOF
 			}
@@ -62,7 +68,7 @@ func (c *pollConn) peekEnd() (end, err error) {
 			return true
 		}
 	})
-	return end, err
+	return behind, end, err
 }
 
 // Notify interrupts Await by its deadline.

@@ -89,10 +89,22 @@ func (c *pollConn) serve() {
 	for c.awaitFirst() {
 		keep := c.exchange()
 		c.served = true
-		if !keep || len(c.in) > 0 || c.Flush() != nil || c.loop.draining {
-			break
+		if !keep || len(c.in) > 0 || c.Flush() != nil {
+			c.end()
+			return
+		}
+		if c.loop.draining {
+			c.drain()
 		}
 	}
+	if leaver, leaves := c.handler.(Leaver); leaves && c.inErr == nil && c.outErr == nil && !c.loop.stopping {
+		leaver.Leave(c)
+	}
+	c.end()
+}
+
+// end closes a connection that nobody serves any more.
+func (c *pollConn) end() {
 	c.Close()
 	c.in = nil
 	c.dropBuffer()
@@ -334,7 +346,8 @@ func (c *pollConn) interrupt() {
 
 // drain ends an idle connection, or gives one that has not spoken a moment.
 func (c *pollConn) drain() {
-	if c.served {
+	leaver, leaves := c.handler.(Leaver)
+	if c.served && !(leaves && leaver.Fresh(c)) {
 		c.SetReadDeadline(Past)
 		return
 	}
@@ -357,7 +370,11 @@ func (c *pollConn) Guard(client Conn) {
 	if client == nil {
 		return
 	}
-	c.client = client.(*pollConn)
+	from, ok := client.(*pollConn)
+	if !ok {
+		from = under(client).(*pollConn)
+	}
+	c.client = from
 	c.client.guards = append(c.client.guards, c)
 	c.guarded = c.client.inErr != nil || c.client.closing
 }
@@ -402,8 +419,8 @@ func (c *pollConn) awaitGone() (gone bool, why error) {
 		if err == syscall.EAGAIN || err == syscall.EINTR {
 			return false
 		}
-		// Bytes are a next request, and an end may follow. Where it cannot be seen
-		// behind them, watching goes on in vain.
+		// Bytes are a next request, or the farewell of a layer, and an end may
+		// follow. Where it cannot be seen behind them, watching goes on in vain.
 		gone, why = err != nil || n == 0 || hungUp(int(fd)), err
 		return gone
 	})
@@ -429,46 +446,6 @@ func (c *pollConn) unwatch() {
 		if c.watcher == done {
 			c.watcher = nil
 		}
-	}
-}
-
-// Park leaves the connection to the sweep.
-func (c *pollConn) Park(lost Parked) {
-	c.Guard(nil)
-	c.dropBuffer()
-	l := c.loop
-	c.lost = lost
-	l.parked[c] = struct{}{}
-	if !l.sweeping {
-		l.sweeping = true
-		go l.sweep()
-	}
-}
-
-// Unpark looks at the socket, because the sweep may not have yet.
-func (c *pollConn) Unpark() bool {
-	c.lost = nil
-	delete(c.loop.parked, c)
-	return !c.closing && c.inErr == nil && c.outErr == nil && len(c.in) == 0 && c.quiet()
-}
-
-// quiet reports whether the socket has neither bytes nor an end.
-func (c *pollConn) quiet() bool {
-	c.isQuiet = false
-	return c.raw.Control(c.look) == nil && c.isQuiet
-}
-
-func (c *pollConn) lookOnce(fd uintptr) {
-	var p [1]byte
-	_, _, err := syscall.Recvfrom(int(fd), p[:], syscall.MSG_PEEK)
-	c.isQuiet = err == syscall.EAGAIN
-}
-
-func (c *pollConn) lose() {
-	if lost := c.lost; lost != nil {
-		c.lost = nil
-		delete(c.loop.parked, c)
-		lost.Lost(c)
 	}
 }
 

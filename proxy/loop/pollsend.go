@@ -24,6 +24,14 @@ func (c *pollConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Room is what can be gathered. While a task sends, out is not ours to add to.
+func (c *pollConn) Room() int {
+	if c.sending {
+		return 0
+	}
+	return max(0, min(pollOutMax-c.outN, pollOutMax/4-1))
+}
+
 // copyIn appends a copy of p. Slices of own that stand in out already stay
 // true when own has to move: they keep the old memory alive.
 func (c *pollConn) copyIn(p []byte) {

@@ -198,14 +198,23 @@ func (c *ringConn) rest() {
 // drain ends an idle connection. One that has not spoken yet was accepted a
 // moment ago, perhaps with its request on the way: it gets a moment more.
 func (c *ringConn) drain() {
-	if c.served {
-		c.Close()
+	leaver, leaves := c.handler.(Leaver)
+	if c.served && !(leaves && leaver.Fresh(c)) {
+		c.dismiss()
 		return
 	}
 	soon := c.loop.now.After(drainFirst)
 	if c.readDeadline == 0 || c.readDeadline > soon {
 		c.SetReadDeadline(soon)
 	}
+}
+
+// dismiss closes an idle connection whose client is there.
+func (c *ringConn) dismiss() {
+	if leaver, leaves := c.handler.(Leaver); leaves {
+		leaver.Leave(c)
+	}
+	c.Close()
 }
 
 // interrupt makes waits on the connection look again at why they wait.
@@ -266,7 +275,7 @@ func (c *ringConn) readTimerFired() {
 	case c.lost != nil:
 		c.lose()
 	case c.idle:
-		c.Close()
+		c.dismiss()
 	default:
 		c.loop.wake(c.reader) // nobody: the next wait will see it
 	}
@@ -291,7 +300,10 @@ func (c *ringConn) Guard(client Conn) {
 	if client == nil {
 		return
 	}
-	from := client.(*ringConn)
+	from, ok := client.(*ringConn)
+	if !ok {
+		from = under(client).(*ringConn)
+	}
 	c.client, c.guardNext, from.guards = from, from.guards, c
 	if from.inErr != nil || from.closing {
 		c.guarded = true

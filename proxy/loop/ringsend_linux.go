@@ -140,6 +140,16 @@ func (c *ringConn) Write(p []byte) (int, error) {
 	return len(p), c.awaitSent()
 }
 
+// Room is what the rest of the chunks of a message hold, as far as one Write
+// copies.
+func (c *ringConn) Room() int {
+	if c.out == nil {
+		return writeCopyMax
+	}
+	free := uring.SegmentsMax - c.out.message.Segments()
+	return min(c.out.room()+free*sendChunkBytes, writeCopyMax)
+}
+
 // Queue sends p from where it is.
 func (c *ringConn) Queue(p []byte) error {
 	if err := c.sendable(); err != nil {

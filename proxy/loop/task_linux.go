@@ -64,10 +64,13 @@ func (t *task) work() {
 	c := t.conn
 	keep := c.handler.Serve(c)
 	c.served = true
-	if keep && len(c.in) == 0 && !c.closing && !t.loop.draining {
-		c.rest()
-	} else {
+	if !keep || len(c.in) > 0 || c.closing {
 		c.Close()
+		return
+	}
+	c.rest()
+	if t.loop.draining && c.idle {
+		c.drain()
 	}
 }
 

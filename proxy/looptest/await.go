@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -277,8 +276,10 @@ func awaitKeepsBytesStarved(e *Env) {
 // Requests behind the one that waits come in pieces, before and during waits.
 func awaitKeepsBytes(e *Env) {
 	var waiting loop.Conn
+	began := make(chan struct{}, 1)
 	address := e.Serve(func(c loop.Conn) bool {
 		waiting = c
+		began <- struct{}{}
 		assert.NoError(e, c.Await(0))
 		assert.NoError(e, c.Await(0))
 		for !bytes.HasSuffix(c.Peek(), []byte("last\n")) {
@@ -292,6 +293,7 @@ func awaitKeepsBytes(e *Env) {
 		c := e.Dial(address)
 		lines := strings.Repeat("y", size) + "\n"
 		e.write(c, lines)
+		wait(e, "request", func() { <-began })
 		for range 2 {
 			for range 3 {
 				e.write(c, "z\n")
@@ -429,12 +431,11 @@ func awaitQueue(e *Env) {
 		clients.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(seed), stressSeed))
 			for range 25 {
-				c, err := net.DialTimeout("tcp", address, patience)
+				c, err := e.connect(address)
 				if err != nil {
 					e.Errorf("dial: %v", err)
 					return
 				}
-				_ = c.SetDeadline(time.Now().Add(patience))
 				_, _ = io.WriteString(c, "x\n")
 				if random.IntN(2) == 0 {
 					time.Sleep(time.Duration(random.IntN(1000)) * time.Microsecond)

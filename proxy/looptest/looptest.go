@@ -11,6 +11,7 @@ package looptest
 
 import (
 	"io"
+	"maps"
 	"net"
 	"os"
 	"runtime"
@@ -30,16 +31,23 @@ const patience = 10 * time.Second
 
 // Run runs the whole suite on one engine.
 func Run(t *testing.T, engine loop.Engine) {
-	groups := []map[string]func(*Env){
+	for name, test := range tests() {
+		t.Run(name, func(t *testing.T) {
+			test(New(t, loop.Config{Engine: engine, CPU: -1}))
+		})
+	}
+}
+
+// tests are those of all groups.
+func tests() map[string]func(*Env) {
+	all := make(map[string]func(*Env))
+	for _, group := range []map[string]func(*Env){
 		streamTests, sendTests, progressTests, awaitTests, taskTests, lifeTests, edgeTests, stressTests, fileTests,
+		layerTests,
+	} {
+		maps.Copy(all, group)
 	}
-	for _, group := range groups {
-		for name, test := range group {
-			t.Run(name, func(t *testing.T) {
-				test(New(t, loop.Config{Engine: engine, CPU: -1}))
-			})
-		}
-	}
+	return all
 }
 
 // RequireRing skips where this machine has no io_uring, and fails where CI said
@@ -79,6 +87,7 @@ type Env struct {
 	Loop   loop.Loop
 	panics chan any
 	config loop.Config
+	layer  *Layer // nil: none
 }
 
 // New starts a worker for the test.
@@ -217,6 +226,9 @@ func (e *Env) Listen(h loop.Handler) (address string) {
 		wait(e, "worker to end", e.Loop.Wait)
 		assert.NoError(e, ln.Close())
 	})
+	if e.layer != nil {
+		h = e.layer.Serve(h)
+	}
 	e.Post(func() { assert.NoError(e, e.Loop.Listen(ln, h)) })
 	return ln.Addr().String()
 }
@@ -230,11 +242,10 @@ func (e *Env) Serve(serve func(loop.Conn) bool) (address string) {
 // Dial connects a client of package net.
 func (e *Env) Dial(address string) *net.TCPConn {
 	e.Helper()
-	c, err := net.DialTimeout("tcp", address, patience)
+	c, err := e.connect(address)
 	require.NoError(e, err)
 	e.Cleanup(func() { _ = c.Close() }) // most tests have closed it
-	require.NoError(e, c.SetDeadline(time.Now().Add(patience)))
-	return c.(*net.TCPConn)
+	return c
 }
 
 // peers returns both ends of a connection: a client's, and the loop's, which
@@ -249,11 +260,17 @@ func (e *Env) peers() (*net.TCPConn, loop.Conn) {
 		c, err = e.Loop.Dial(loop.Address{AddrPort: ln.Addr().(*net.TCPAddr).AddrPort()}, patience)
 	})
 	require.NoError(e, err)
-	peer, err := ln.Accept()
+	accepted, err := ln.Accept()
 	require.NoError(e, err)
+	peer := accepted.(*net.TCPConn)
+	if e.layer != nil {
+		peer = e.bridge(peer, e.layer.Accept)
+		e.Task(func() { c, err = e.layer.Dialled(c) })
+		require.NoError(e, err)
+	}
 	e.Cleanup(func() { _ = peer.Close() })
 	require.NoError(e, peer.SetDeadline(time.Now().Add(patience)))
-	return peer.(*net.TCPConn), c
+	return peer, c
 }
 
 // write sends all of text from the client's side.

@@ -119,12 +119,12 @@ func (s *stress) run(d time.Duration) {
 		clients.Go(func() {
 			random := rand.New(rand.NewPCG(stressSeed, uint64(100+i)))
 			for time.Now().Before(end) && !s.Failed() {
-				c, err := net.DialTimeout("tcp", s.address, patience)
+				c, err := s.Env.connect(s.address)
 				if err != nil {
 					assert.True(s, s.ending.Load(), "dial: %v", err)
 					return
 				}
-				s.client(c.(*net.TCPConn), random, end)
+				s.client(c, random, end)
 			}
 		})
 	}
@@ -150,7 +150,6 @@ var stressKinds = []string{"take", "fill", "send", "file", "proxy", "proxy", "bo
 func (s *stress) client(c *net.TCPConn, random *rand.Rand, end time.Time) {
 	defer c.Close()
 	s.unserved.Store(c, nil)
-	_ = c.SetDeadline(time.Now().Add(patience))
 	in := bufio.NewReaderSize(c, 1+random.IntN(32<<10))
 	for n := random.IntN(8); n >= 0 && time.Now().Before(end); n-- {
 		var request []byte

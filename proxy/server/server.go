@@ -26,6 +26,7 @@ import (
 	"atlas/proxy/loop"
 	"atlas/proxy/static"
 	"atlas/proxy/stats"
+	"atlas/proxy/tlsio"
 	"atlas/proxy/upstream"
 )
 
@@ -41,6 +42,7 @@ type Server struct {
 	listeners []*loop.Listener
 	address   string
 	stats     *stats.Set
+	secure    *secure // nil: clients speak plain text
 	dir       *loop.Dir
 	group     *upstream.Group // nil in static mode
 	panics    chan panicReport
@@ -87,11 +89,9 @@ func start(cfg *config.Config, log *slog.Logger, wrap func(exchange.Handler) exc
 }
 
 // Unbuilt says no to what a configuration may ask for and this version does not
-// do: serving plain text where TLS was asked for would be worse.
+// do.
 func Unbuilt(cfg *config.Config) error {
 	switch listen := &cfg.Listen; {
-	case listen.TLS != nil:
-		return errors.New("[listen.tls]: TLS is not built yet: remove the table, or put a TLS terminator in front")
 	case listen.Mode == config.TCP:
 		return errors.New(`[listen] mode = "tcp": this mode is not built yet: use "http" or "static"`)
 	}
@@ -109,12 +109,21 @@ func (s *Server) open() (err error) {
 	if fallback != "" {
 		s.log.Warn("fell back", "engine", s.engine, "reason", fallback)
 	}
+	if cfg.Listen.TLS != nil {
+		if s.secure, err = openSecure(cfg.Listen.TLS, s.log); err != nil {
+			return err
+		}
+	}
 	if cfg.Listen.Mode == config.Static {
 		if s.dir, err = loop.OpenDir(cfg.StaticFiles.Root); err != nil {
 			return fmt.Errorf("[static_files] root: %w", err)
 		}
 	} else {
-		s.group = upstream.NewGroup(context.Background(), groupOptions(cfg, s.log))
+		options, err := groupOptions(cfg, s.log)
+		if err != nil {
+			return err
+		}
+		s.group = upstream.NewGroup(context.Background(), options)
 	}
 	return nil
 }
@@ -139,6 +148,9 @@ func (s *Server) startWorkers() error {
 	}
 	if s.group != nil {
 		s.group.Start()
+	}
+	if s.secure != nil {
+		s.secure.start()
 	}
 	return nil
 }
@@ -268,6 +280,7 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 		pool := upstream.New(worker, upstream.Config{
 			Group:       s.group,
 			Connect:     t.Connect,
+			Handshake:   t.Handshake,
 			Idle:        t.Pool,
 			Worker:      i,
 			Seed:        uint64(time.Now().UnixNano()) + uint64(i),
@@ -287,18 +300,23 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 			Route:    route(&s.config.Routing),
 		}, pool)
 	}
-	return exchange.NewServer(exchange.Config{
+	exchanges := exchange.NewServer(exchange.Config{
 		Header:  t.Header,
 		Body:    t.Body,
 		Write:   t.Write,
 		Idle:    t.Idle,
 		Limits:  limits,
 		BodyMax: s.config.Limits.BodyBytes,
+		Secure:  s.secure != nil,
 		Stats:   counts,
 		Name:    name,
 		Trusted: s.config.Routing.TrustedProxies,
 		Failed:  s.failures.add,
 	}, s.wrap(h))
+	if s.secure == nil {
+		return exchanges
+	}
+	return tlsio.NewHandler(tlsio.Config{TLS: &s.secure.current, Handshake: t.Handshake, Stats: counts}, exchanges)
 }
 
 // panicked is called on a worker, so it hands the report over and never waits.
@@ -385,6 +403,9 @@ func (s *Server) refuse(ctx context.Context) {
 func (s *Server) stop() {
 	if s.group != nil {
 		s.group.Stop()
+	}
+	if s.secure != nil {
+		s.secure.stop()
 	}
 	for _, w := range s.workers {
 		w.Stop()

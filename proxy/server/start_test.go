@@ -48,8 +48,8 @@ func TestStartErrors(t *testing.T) {
 				[]string{"[listen] 192.0.2.1:0: this machine has no such address"}},
 			{"an address that is a name nobody has", static(".", "address = \"no-such-host.invalid\"\nport = 0"),
 				[]string{"[listen]", "no-such-host.invalid"}},
-			{"TLS", static(".", "port = 0\n[listen.tls]\ncert = \"c.pem\"\nkey = \"k.pem\""),
-				[]string{"[listen.tls]", "not built yet"}},
+			{"no certificate", static(".", "port = 0\n[listen.tls]\ncert = \"c.pem\"\nkey = \"k.pem\""),
+				[]string{"[listen.tls]", "c.pem: no such file"}},
 			{"mode tcp", "[listen]\nport = 0\nmode = \"tcp\"\n[[upstreams]]\nname = \"u\"\naddress = \"127.0.0.1\"\nport = 1",
 				[]string{`[listen] mode = "tcp"`, "not built yet"}},
 		} {

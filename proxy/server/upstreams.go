@@ -12,7 +12,7 @@ import (
 
 // groupOptions is what the configuration says about upstreams, in the words of
 // package upstream.
-func groupOptions(cfg *config.Config, log *slog.Logger) upstream.Options {
+func groupOptions(cfg *config.Config, log *slog.Logger) (upstream.Options, error) {
 	o := upstream.Options{
 		Strategy:  cfg.Routing.Strategy,
 		SlowStart: cfg.Routing.SlowStart,
@@ -39,9 +39,13 @@ func groupOptions(cfg *config.Config, log *slog.Logger) upstream.Options {
 		if check := c.HealthCheck; check != nil {
 			u.Check = (*upstream.Check)(check)
 		}
+		var err error
+		if u.TLS, err = upstreamTLS(c); err != nil {
+			return o, err
+		}
 		o.Upstreams = append(o.Upstreams, u)
 	}
-	return o
+	return o, nil
 }
 
 // route is what the configuration says about where a request goes.

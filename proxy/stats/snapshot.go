@@ -68,6 +68,14 @@ func (s *Stats) each(reasons []string, visit func(Value, *Counter)) {
 	}
 	visit(Value{Name: "retries_total",
 		Help: "Tries of a request beyond its first."}, &s.Retries)
+	visit(Value{Name: "tls_handshakes_total",
+		Help: "TLS handshakes with clients that succeeded."}, &s.Handshakes)
+	visit(Value{Name: "tls_resumed_total",
+		Help: "TLS handshakes with clients that went on with an earlier session."}, &s.Resumed)
+	for i := range s.HandshakeErrors {
+		visit(Value{Name: "tls_handshake_errors_total", Label: "reason", Of: HandshakeError(i).String(),
+			Help: "TLS handshakes with clients that failed, by reason."}, &s.HandshakeErrors[i])
+	}
 	visit(Value{Name: "underscore_fields_total",
 		Help: "Request fields dropped for an underscore in their name."}, &s.Underscores)
 	eachReason(reasons, &s.RefusedRequests, Value{Name: "requests_refused_total",

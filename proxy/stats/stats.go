@@ -38,6 +38,10 @@ type Stats struct {
 	RefusedRequests  [ReasonsMax]Counter
 	RefusedResponses [ReasonsMax]Counter
 
+	Handshakes      Counter // TLS handshakes with clients that succeeded
+	Resumed         Counter // of these, how many went on with an earlier session
+	HandshakeErrors [handshakeErrors]Counter
+
 	_ [lineBytes]byte
 }
 
@@ -108,12 +112,64 @@ func (e ClientError) String() string {
 // FailClient counts a client error.
 func (s *Stats) FailClient(e ClientError) { s.ClientErrors[e].Add(1) }
 
+// HandshakeError is why a TLS handshake with a client failed.
+type HandshakeError uint8
+
+// The handshake errors.
+const (
+	HandshakeTimeout     HandshakeError = iota // it took too long
+	HandshakeGone                              // the client ended or reset the connection
+	HandshakePlain                             // it did not speak TLS
+	HandshakeVersion                           // no version of TLS that both know
+	HandshakeProtocol                          // no application protocol that both know (ALPN)
+	HandshakeCipher                            // no cipher suite, key exchange or signature that both know
+	HandshakeCertificate                       // of the client: missing, or not one that we trust
+	HandshakeRefused                           // the client sent an alert: mostly it does not trust our certificate
+	HandshakeMalformed                         // it broke the protocol
+	HandshakeOurs                              // our key could not sign
+	handshakeErrors
+)
+
+// String is the reason in one word, for a label or a log.
+func (e HandshakeError) String() string {
+	switch e {
+	case HandshakeTimeout:
+		return "timeout"
+	case HandshakeGone:
+		return "gone"
+	case HandshakePlain:
+		return "not_tls"
+	case HandshakeVersion:
+		return "version"
+	case HandshakeProtocol:
+		return "application_protocol"
+	case HandshakeCipher:
+		return "cipher"
+	case HandshakeCertificate:
+		return "client_certificate"
+	case HandshakeRefused:
+		return "refused_by_client"
+	case HandshakeMalformed:
+		return "malformed"
+	case HandshakeOurs:
+		return "own_key"
+	}
+	return "unknown"
+}
+
+// FailHandshake counts a failed handshake, and its client as lost.
+func (s *Stats) FailHandshake(e HandshakeError) {
+	s.HandshakeErrors[e].Add(1)
+	s.FailClient(HandshakeFailed)
+}
+
 // UpstreamError is why an upstream did not do its part.
 type UpstreamError uint8
 
 // The upstream errors.
 const (
 	Refused         UpstreamError = iota // no connection
+	BadTLS                               // a connection, but no TLS on it: mostly a certificate that is not trusted
 	ConnectTimeout                       // no connection in time
 	UpstreamReset                        // connection lost in the middle of an exchange
 	ResponseTimeout                      // no response in time
@@ -130,6 +186,8 @@ func (e UpstreamError) String() string {
 	switch e {
 	case Refused:
 		return "refused"
+	case BadTLS:
+		return "tls"
 	case ConnectTimeout:
 		return "connect_timeout"
 	case UpstreamReset:

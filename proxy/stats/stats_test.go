@@ -93,6 +93,7 @@ func allReasons() (reasons []string) {
 func TestEnumsEnd(t *testing.T) {
 	assert.Equal(t, "unknown", clientErrors.String())
 	assert.Equal(t, "unknown", upstreamErrors.String())
+	assert.Equal(t, "unknown", handshakeErrors.String())
 }
 
 // Two Stats next to each other in memory must not share a cache line.

@@ -84,7 +84,11 @@ func ask(ctx context.Context, e *Endpoint) error {
 		},
 	}
 	defer transport.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+check.Path, nil)
+	scheme := "http://"
+	if client := e.upstream.TLS; client != nil {
+		scheme, transport.TLSClientConfig = "https://", client.Config().Clone()
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+host+check.Path, nil)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"atlas/proxy/balance"
 	"atlas/proxy/loop"
+	"atlas/proxy/tlsio"
 )
 
 // Upstream is one upstream as it was configured. It has a Host, whose addresses
@@ -25,6 +26,7 @@ type Upstream struct {
 	MaxConnections int // exchanges at once at each address; 0: no bound
 	MinIdle        int // connections that each worker keeps ready at each address
 	Check          *Check
+	TLS            *tlsio.Client // nil: plain
 }
 
 // Options are what a Group needs to know.
@@ -80,7 +82,8 @@ type Endpoint struct {
 	ID      balance.ID
 
 	upstream *Upstream
-	index    int // of the upstream
+	index    int           // of the upstream
+	tls      *tlsio.Client // with the sessions of this address; nil: plain
 
 	_        [128]byte     // what all workers write, away from what they only read
 	active   atomic.Int32  // exchanges in flight, where they are counted
@@ -219,6 +222,8 @@ func (g *Group) rebuild() {
 			}
 			if kept := old[e.key()]; kept != nil {
 				e = kept
+			} else if u.TLS != nil {
+				e.tls = u.TLS.Peer()
 			}
 			s.endpoints = append(s.endpoints, e)
 			s.weights = append(s.weights, int32(u.Weight*shares[i]))

@@ -20,6 +20,7 @@ import (
 	"atlas/proxy/balance"
 	"atlas/proxy/loop"
 	"atlas/proxy/stats"
+	"atlas/proxy/tlsio"
 )
 
 const (
@@ -40,6 +41,7 @@ const (
 type Config struct {
 	Group       *Group
 	Connect     time.Duration // bound of a dial
+	Handshake   time.Duration // bound of a TLS handshake after it
 	Idle        time.Duration // how long an unused connection is kept
 	Worker      int           // its number: workers start at different upstreams
 	Seed        uint64        // of strategies that draw
@@ -72,6 +74,7 @@ type Pool struct {
 	group  *Group
 	config Config
 	budget budget
+	memory *tlsio.Memory
 	free   []*Conn // structs for the next connections
 
 	// What the group said when its version was version: of this worker's own,
@@ -106,7 +109,8 @@ type Conn struct {
 
 // New makes the pool of one worker, on it.
 func New(l loop.Loop, cfg Config) *Pool {
-	p := &Pool{loop: l, group: cfg.Group, config: cfg, budget: budget{percent: cfg.RetryBudget}}
+	p := &Pool{loop: l, group: cfg.Group, config: cfg, memory: tlsio.NewMemory()}
+	p.budget.percent = cfg.RetryBudget
 	p.group.join(p)
 	return p
 }
@@ -332,9 +336,23 @@ func (p *Pool) Take(t *Target, fresh bool) (*Conn, error) {
 		}
 		c.Drop()
 	}
-	conn, err := p.loop.Dial(t.Address, p.config.Connect)
+	c, err := p.dial(t)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: connect: %w", t.Endpoint, p.refused(t, err))
+	}
+	return c, nil
+}
+
+// dial makes a connection that is ready to carry an exchange.
+func (p *Pool) dial(t *Target) (*Conn, error) {
+	conn, err := p.loop.Dial(t.Address, p.config.Connect)
+	if err != nil {
+		return nil, err
+	}
+	if t.tls != nil {
+		if conn, err = t.tls.Start(conn, p.memory, p.config.Handshake); err != nil {
+			return nil, err
+		}
 	}
 	c := p.newConn()
 	*c = Conn{Conn: conn, pool: p, target: t, since: p.loop.Now()}
@@ -344,8 +362,10 @@ func (p *Pool) Take(t *Target, fresh bool) (*Conn, error) {
 // refused counts a dial that failed.
 func (p *Pool) refused(t *Target, err error) error {
 	switch {
-	case err == loop.ErrStopped:
+	case errors.Is(err, loop.ErrStopped):
 		return err
+	case errors.As(err, new(*tlsio.HandshakeError)):
+		p.config.Stats.FailUpstream(stats.BadTLS)
 	case scarce(err):
 		p.config.Stats.FailUpstream(stats.Scarce)
 		return errors.Join(ErrScarce, err)

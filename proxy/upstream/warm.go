@@ -53,11 +53,9 @@ func (p *Pool) warm() {
 
 func (p *Pool) dialIdle(t *Target) {
 	defer func() { t.dialled-- }()
-	conn, err := p.loop.Dial(t.Address, p.config.Connect)
+	c, err := p.dial(t)
 	if err != nil {
 		return // a request that needs one will say so
 	}
-	c := p.newConn()
-	*c = Conn{Conn: conn, pool: p, target: t, since: p.loop.Now()}
 	c.Release(Forever)
 }
