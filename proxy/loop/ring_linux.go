@@ -78,6 +78,8 @@ type ringLoop struct {
 	offs       int
 	offWaiters []*task
 
+	pipes pipes
+
 	draining bool
 	stopping bool
 
@@ -205,6 +207,7 @@ const (
 	opSend
 	opConnect
 	opPoll
+	opPollIn
 	opCancel
 )
 
@@ -248,6 +251,8 @@ func (l *ringLoop) complete(e uring.Completion) {
 		c.connected(e.Result)
 	case opPoll:
 		c.polled()
+	case opPollIn:
+		c.polledIn()
 	}
 	if c.closing {
 		c.settle()
@@ -479,6 +484,7 @@ func (l *ringLoop) close() {
 		t.next()
 	}
 	l.counters.Tasks.Store(0)
+	l.pipes.close()
 	err := errors.Join(l.ring.Close(), unix.Close(l.wakeFd))
 	invariant.That(err == nil, "worker did not close cleanly")
 }
