@@ -32,6 +32,7 @@ const patience = 10 * time.Second
 func Run(t *testing.T, engine loop.Engine) {
 	groups := []map[string]func(*Env){
 		streamTests, sendTests, progressTests, awaitTests, taskTests, lifeTests, edgeTests, stressTests,
+		spliceTests, greetTests,
 	}
 	for _, group := range groups {
 		for name, test := range group {
