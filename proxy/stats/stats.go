@@ -75,6 +75,7 @@ const (
 	BadVersion                         // 505
 	ClientReset                        // gone in the middle of an exchange
 	HandshakeFailed                    // TLS
+	BadProxyHeader                     // none, or none in time, from a proxy that has to send one
 	clientErrors
 )
 
@@ -101,6 +102,8 @@ func (e ClientError) String() string {
 		return "client_reset"
 	case HandshakeFailed:
 		return "handshake_failed"
+	case BadProxyHeader:
+		return "bad_proxy_header"
 	}
 	return "unknown"
 }
