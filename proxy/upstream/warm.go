@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"time"
+
+	"atlas/proxy/proxyhead"
 )
 
 // warmInterval is how often missing idle connections are made.
@@ -54,7 +56,7 @@ func (p *Pool) warm() {
 func (p *Pool) dialIdle(t *Target) {
 	defer func() { t.dialled-- }()
 	conn, err := p.loop.Dial(t.Address, p.config.Connect)
-	if err != nil {
+	if err != nil || introduce(conn, t.upstream.SendProxy, proxyhead.Header{}) != nil {
 		return // a request that needs one will say so
 	}
 	c := p.newConn()
