@@ -90,6 +90,10 @@ func TestParseSample(t *testing.T) {
 				keys = append(keys, w.Key)
 			}
 			assert.Equal(t, unused, keys)
+			tunnel := time.Hour
+			if mode == TCP {
+				tunnel = 10 * time.Minute
+			}
 			assert.Equal(t, &Config{
 				File: "atlas.toml",
 				Listen: Listen{
@@ -101,7 +105,7 @@ func TestParseSample(t *testing.T) {
 				StaticFiles: StaticFiles{Root: "/var/www/html", Index: "index.html", CacheBytes: 64 << 20},
 				Timeouts: Timeouts{
 					Header: 10 * time.Second, Body: time.Minute, Write: time.Minute, Idle: 75 * time.Second,
-					Connect: 3 * time.Second, Upstream: time.Minute, Pool: time.Minute, Queue: 3 * time.Second, Tunnel: time.Hour,
+					Connect: 3 * time.Second, Upstream: time.Minute, Pool: time.Minute, Queue: 3 * time.Second, Tunnel: tunnel,
 					Drain: 30 * time.Second,
 				},
 				Limits: Limits{HeaderBytes: 16384, HeaderFields: 100, RateMin: 240},

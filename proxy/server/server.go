@@ -17,7 +17,6 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
-	"time"
 
 	"atlas/proxy/config"
 	"atlas/proxy/exchange"
@@ -89,11 +88,8 @@ func start(cfg *config.Config, log *slog.Logger, wrap func(exchange.Handler) exc
 // Unbuilt says no to what a configuration may ask for and this version does not
 // do: serving plain text where TLS was asked for would be worse.
 func Unbuilt(cfg *config.Config) error {
-	switch listen := &cfg.Listen; {
-	case listen.TLS != nil:
+	if cfg.Listen.TLS != nil {
 		return errors.New("[listen.tls]: TLS is not built yet: remove the table, or put a TLS terminator in front")
-	case listen.Mode == config.TCP:
-		return errors.New(`[listen] mode = "tcp": this mode is not built yet: use "http" or "static"`)
 	}
 	return nil
 }
@@ -246,13 +242,16 @@ func (s *Server) serve(i int, worker loop.Loop) error {
 	listener := s.listeners[i%len(s.listeners)]
 	answer := make(chan error, 1)
 	worker.Post(func() {
-		answer <- worker.Listen(listener, s.handler(i, worker))
+		answer <- worker.Listen(listener, s.behindProxies(i, s.handler(i, worker)))
 	})
 	return <-answer
 }
 
 // handler builds what one worker serves.
 func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
+	if s.config.Listen.Mode == config.TCP {
+		return s.tunnels(i, worker)
+	}
 	t, counts := &s.config.Timeouts, s.stats.Worker(i)
 	limits := h1.Limits{HeadBytes: s.config.Limits.HeaderBytes, Fields: s.config.Limits.HeaderFields}
 	var h exchange.Handler
@@ -264,15 +263,6 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 			CacheBytes: s.config.StaticFiles.CacheBytes / int64(len(s.workers)),
 		})
 	} else {
-		pool := upstream.New(worker, upstream.Config{
-			Group:       s.group,
-			Connect:     t.Connect,
-			Idle:        t.Pool,
-			Worker:      i,
-			Seed:        uint64(time.Now().UnixNano()) + uint64(i),
-			RetryBudget: s.config.Routing.RetryBudget,
-			Stats:       counts,
-		})
 		name = s.pseudonym
 		h = forward.New(forward.Config{
 			Upstream: t.Upstream,
@@ -284,7 +274,7 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 			RateMin:  s.config.Limits.RateMin,
 			Retries:  s.config.Routing.Retries,
 			Route:    route(&s.config.Routing),
-		}, pool)
+		}, s.pool(i, worker))
 	}
 	return exchange.NewServer(exchange.Config{
 		Header:  t.Header,

@@ -50,8 +50,6 @@ func TestStartErrors(t *testing.T) {
 				[]string{"[listen]", "no-such-host.invalid"}},
 			{"TLS", static(".", "port = 0\n[listen.tls]\ncert = \"c.pem\"\nkey = \"k.pem\""),
 				[]string{"[listen.tls]", "not built yet"}},
-			{"mode tcp", "[listen]\nport = 0\nmode = \"tcp\"\n[[upstreams]]\nname = \"u\"\naddress = \"127.0.0.1\"\nport = 1",
-				[]string{`[listen] mode = "tcp"`, "not built yet"}},
 		} {
 			t.Run(row.name, func(t *testing.T) {
 				log := new(logBook)

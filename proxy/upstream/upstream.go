@@ -358,6 +358,9 @@ func (p *Pool) TakeFor(t *Target, client proxyhead.Header) (*Conn, error) {
 	return c, nil
 }
 
+// Introduces reports that the upstream is told who its connections are for.
+func (t *Target) Introduces() bool { return t.upstream.SendProxy != 0 }
+
 // introduce writes a PROXY header, where one is wanted, in front of all else.
 func introduce(c loop.Conn, v proxyhead.Version, client proxyhead.Header) error {
 	if v == 0 {
