@@ -144,7 +144,7 @@ func (r *reader) checkHTTP() {
 		path := fmt.Sprintf("%s[%d].send_proxy", repeated, i)
 		if at, set := r.seen[path]; set {
 			r.fail(at, path, fault{
-				"`send_proxy` names one client, and in mode \"http\" a connection to an upstream carries requests of many",
+				"`send_proxy` names one client, and in mode \"http\" a connection carries the requests of many",
 				"leave it out: X-Forwarded-For names the client of each request"})
 		}
 	}

@@ -42,24 +42,30 @@ var valid = map[string]struct {
 	text string
 	want Header
 }{
-	"a line, IPv4":              {"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n", Header{From: client4, To: server4}},
-	"a line, IPv6":              {"PROXY TCP6 2001:db8::7 2001:db8::1 40000 443\r\n", Header{From: client6, To: server6}},
-	"unknown":                   {"PROXY UNKNOWN\r\n", Header{}},
-	"unknown, with whatever":    {"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", Header{}},
-	"the longest line":          {"PROXY UNKNOWN " + strings.Repeat("x", lineMax-16) + "\r\n", Header{}},
-	"binary, IPv4":              {binary2(0x21, 0x11, addresses4), Header{From: client4, To: server4}},
-	"binary, IPv6":              {binary2(0x21, 0x21, addresses6), Header{From: client6, To: server6}},
-	"mapped addresses":          {binary2(0x21, 0x21, mapped(client4)+mapped(server4)+"\x9c\x40\x01\xbb"), Header{From: client4, To: server4}},
-	"local":                     {binary2(0x20, 0x00, ""), Header{}},
-	"local, with addresses":     {binary2(0x20, 0x11, addresses4), Header{}},
-	"local, with whatever":      {binary2(0x20, 0x11, "some"), Header{}},
-	"unspecified":               {binary2(0x21, 0x00, ""), Header{}},
-	"unspecified, with more":    {binary2(0x21, 0x00, "\x04\x00\x01x"), Header{}},
-	"datagrams are not for us":  {binary2(0x21, 0x12, addresses4), Header{}},
-	"a Unix socket":             {binary2(0x21, 0x31, "/client"+strings.Repeat("\x00", 101)+strings.Repeat("\x00", 108)), Header{}},
-	"fields behind":             {binary2(0x21, 0x11, addresses4+"\x01\x00\x02h2\x04\x00\x00"), Header{From: client4, To: server4}},
-	"a checksum":                {summed(binary2(0x21, 0x11, addresses4+"\x03\x00\x04\x00\x00\x00\x00")), Header{From: client4, To: server4}},
-	"the longest binary header": {binary2(0x21, 0x11, addresses4+"\x04"+"\x0f\xf1"+strings.Repeat("n", 0xff1)), Header{From: client4, To: server4}},
+	"a line, IPv4":           {"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n", Header{From: client4, To: server4}},
+	"a line, IPv6":           {"PROXY TCP6 2001:db8::7 2001:db8::1 40000 443\r\n", Header{From: client6, To: server6}},
+	"unknown":                {"PROXY UNKNOWN\r\n", Header{}},
+	"unknown, with whatever": {"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", Header{}},
+	"the longest line":       {"PROXY UNKNOWN " + strings.Repeat("x", lineMax-16) + "\r\n", Header{}},
+	"binary, IPv4":           {binary2(0x21, 0x11, addresses4), Header{From: client4, To: server4}},
+	"binary, IPv6":           {binary2(0x21, 0x21, addresses6), Header{From: client6, To: server6}},
+	"mapped addresses": {
+		binary2(0x21, 0x21, mapped(client4)+mapped(server4)+"\x9c\x40\x01\xbb"), Header{From: client4, To: server4},
+	},
+	"local":                    {binary2(0x20, 0x00, ""), Header{}},
+	"local, with addresses":    {binary2(0x20, 0x11, addresses4), Header{}},
+	"local, with whatever":     {binary2(0x20, 0x11, "some"), Header{}},
+	"unspecified":              {binary2(0x21, 0x00, ""), Header{}},
+	"unspecified, with more":   {binary2(0x21, 0x00, "\x04\x00\x01x"), Header{}},
+	"datagrams are not for us": {binary2(0x21, 0x12, addresses4), Header{}},
+	"a Unix socket":            {binary2(0x21, 0x31, "/client"+strings.Repeat("\x00", 101)+strings.Repeat("\x00", 108)), Header{}},
+	"fields behind":            {binary2(0x21, 0x11, addresses4+"\x01\x00\x02h2\x04\x00\x00"), Header{From: client4, To: server4}},
+	"a checksum": {
+		summed(binary2(0x21, 0x11, addresses4+"\x03\x00\x04\x00\x00\x00\x00")), Header{From: client4, To: server4},
+	},
+	"the longest binary header": {
+		binary2(0x21, 0x11, addresses4+"\x04"+"\x0f\xf1"+strings.Repeat("n", 0xff1)), Header{From: client4, To: server4},
+	},
 }
 
 func mapped(a netip.AddrPort) string {
@@ -132,13 +138,16 @@ func TestAppend(t *testing.T) {
 		header  Header
 		want    string
 	}{
-		"a line":        {V1, Header{From: client4, To: server4, ServerName: "x"}, "PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n"},
-		"a line, IPv6":  {V1, Header{From: client6, To: server6}, "PROXY TCP6 2001:db8::7 2001:db8::1 40000 443\r\n"},
-		"a line, none":  {V1, Header{}, "PROXY UNKNOWN\r\n"},
-		"binary":        {V2, Header{From: client4, To: server4}, binary2(0x21, 0x11, addresses4)},
-		"binary, IPv6":  {V2, Header{From: client6, To: server6}, binary2(0x21, 0x21, addresses6)},
-		"our own":       {V2, Header{}, binary2(0x20, 0, "")},
-		"what TLS said": {V2, Header{From: client4, To: server4, ServerName: "a.example", Protocol: "h2"}, binary2(0x21, 0x11, addresses4+"\x01\x00\x02h2\x02\x00\x09a.example")},
+		"a line":       {V1, Header{From: client4, To: server4, ServerName: "x"}, "PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n"},
+		"a line, IPv6": {V1, Header{From: client6, To: server6}, "PROXY TCP6 2001:db8::7 2001:db8::1 40000 443\r\n"},
+		"a line, none": {V1, Header{}, "PROXY UNKNOWN\r\n"},
+		"binary":       {V2, Header{From: client4, To: server4}, binary2(0x21, 0x11, addresses4)},
+		"binary, IPv6": {V2, Header{From: client6, To: server6}, binary2(0x21, 0x21, addresses6)},
+		"our own":      {V2, Header{}, binary2(0x20, 0, "")},
+		"what TLS said": {
+			V2, Header{From: client4, To: server4, ServerName: "a.example", Protocol: "h2"},
+			binary2(0x21, 0x11, addresses4+"\x01\x00\x02h2\x02\x00\x09a.example"),
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Append([]byte("before "), row.version, row.header)

@@ -67,7 +67,8 @@ func (h *Handler) Greets(loop.Conn) bool { return true }
 
 // Serve carries a connection to its end.
 func (h *Handler) Serve(client loop.Conn) (keep bool) {
-	c := connection{handler: h, client: client}
+	// Of a connection that was reset nobody can tell any more whose it was.
+	c := connection{handler: h, client: client, from: client.Remote()}
 	if !c.connect() {
 		client.Reset()
 		return false
@@ -83,6 +84,7 @@ func (h *Handler) Serve(client loop.Conn) (keep bool) {
 type connection struct {
 	handler *Handler
 	client  loop.Conn
+	from    netip.AddrPort // the client's address
 	target  *upstream.Target
 	up      *upstream.Conn
 	tried   []*upstream.Target // those that did not let us connect
@@ -99,7 +101,7 @@ func (c *connection) connect() bool {
 	h, l := c.handler, c.client.Loop()
 	choice := balance.Request{Now: int64(l.Now())}
 	if h.config.Strategy == balance.IPHash {
-		choice.Key = balance.ClientKey(c.client.Remote().Addr())
+		choice.Key = balance.ClientKey(c.from.Addr())
 	}
 	for {
 		if err := c.pick(choice); err != nil {
@@ -153,7 +155,7 @@ func (c *connection) introduction() proxyhead.Header {
 	if !c.target.Introduces() {
 		return proxyhead.Header{}
 	}
-	h := proxyhead.Header{From: c.client.Remote(), To: c.client.Local()}
+	h := proxyhead.Header{From: c.from, To: c.client.Local()}
 	if asks, knows := c.client.(asker); knows {
 		h.ServerName, h.Protocol = asks.ServerName(), asks.Protocol()
 	}
@@ -174,7 +176,7 @@ type Failure struct {
 
 func (c *connection) fail(f Failure) {
 	if failed := c.handler.config.Failed; failed != nil {
-		f.Client = c.client.Remote()
+		f.Client = c.from
 		failed(f)
 	}
 }

@@ -379,10 +379,13 @@ func introduce(c loop.Conn, v proxyhead.Version, client proxyhead.Header) error 
 // Ours reports an error of a dial that says nothing about the upstream: there are
 // no descriptors, ports or memory here.
 func Ours(err error) bool {
-	for _, lack := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
-		if errors.Is(err, lack) {
-			return true
-		}
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return false
+	}
+	switch errno {
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL:
+		return true
 	}
 	return false
 }
