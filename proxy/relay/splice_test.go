@@ -73,6 +73,25 @@ func TestTunnelSplices(t *testing.T) {
 	}
 }
 
+// unspliced is a connection whose kind the system does not splice after all.
+type unspliced struct{ loop.Splicer }
+
+func (unspliced) ReadPipe(*loop.Pipe) (int, error) { return 0, loop.ErrNoSplice }
+
+func TestTunnelCannotSplice(t *testing.T) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		r := newTunnelRig(t, engine)
+		if !r.splices() {
+			return
+		}
+		r.ends[0] = unspliced{r.ends[0].(loop.Splicer)}
+		r.run(patient)
+		r.transfer(t, looptest.Pattern(8<<20))
+		assert.NoError(t, r.ended().Err)
+		assert.True(t, r.spliced(), "the other direction")
+	})
+}
+
 // A direction that falls silent gives its pipe back, and takes one again.
 func TestTunnelHoldsNoPipe(t *testing.T) {
 	volume := looptest.Pattern(8 << 20)

@@ -26,7 +26,7 @@ func TestIntroduce(t *testing.T) {
 		r.to(r.Script(func(p *looptest.Peer, nth int) {
 			p.Expect([]string{line, own, own}[nth] + "hello")
 			p.Send("hello yourself")
-			p.End()
+			p.Gone()
 		}).Address)
 		say := func(c *Conn, err error) {
 			if !assert.NoError(t, err) {
