@@ -23,6 +23,7 @@ import (
 func (r *tunnelRig) transfer(t *testing.T, volume []byte) {
 	var all sync.WaitGroup
 	for _, p := range []*looptest.Peer{r.left, r.right} {
+		assert.NoError(t, p.SetDeadline(time.Now().Add(12*patience))) // the machine may be busy
 		all.Go(func() {
 			_, err := p.Write(volume)
 			assert.NoError(t, err)
@@ -186,8 +187,8 @@ func TestTunnelSplicedBackPressure(t *testing.T) {
 // takes little at a time is not silent.
 func TestTunnelSplicedIdle(t *testing.T) {
 	const idle = 800 * time.Millisecond
+	volume := looptest.Pattern(16 << 20)
 	tunnels(t, Silence{Idle: idle, Grace: patience}, func(t *testing.T, r *tunnelRig) {
-		volume := looptest.Pattern(16 << 20)
 		go func() { _, _ = r.left.Write(volume) }()
 		got := make([]byte, len(volume))
 		for at, begin, last := 0, time.Now(), time.Now(); at < len(got); { // for longer than that

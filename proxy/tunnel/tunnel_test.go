@@ -412,7 +412,9 @@ func TestVolume(t *testing.T) {
 		backwards[i] ^= 0xff
 	}
 	taken := make(chan bool, 1)
+	long := func(p *looptest.Peer) { assert.NoError(t, p.SetDeadline(time.Now().Add(12*patience))) } // for a busy machine
 	engines(t, setup{}, to(func(p *looptest.Peer, _ int) {
+		long(p)
 		var all sync.WaitGroup
 		all.Go(func() {
 			_, _ = p.Write(backwards)
@@ -424,6 +426,7 @@ func TestVolume(t *testing.T) {
 		all.Wait()
 	}), func(t *testing.T, r *rig) {
 		c := r.Client(r.address)
+		long(c)
 		var sent sync.WaitGroup
 		sent.Go(func() {
 			_, err := c.Write(volume)
