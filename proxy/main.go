@@ -161,7 +161,9 @@ func read(file string) ([]byte, error) {
 
 // serve runs the configuration until it is told to stop.
 func serve(cfg *config.Config, stderr io.Writer) int {
-	log := slog.New(slog.NewTextHandler(stderr, nil))
+	lines := startLog(stderr)
+	defer lines.end()
+	log := slog.New(slog.NewTextHandler(lines, nil))
 	// A log that nobody reads any more is no reason to end.
 	signal.Ignore(syscall.SIGPIPE)
 	// The default would end the process without a word, also when a terminal closes.

@@ -300,6 +300,38 @@ func TestSignalAtOnce(t *testing.T) {
 	r.exits(0)
 }
 
+// A log that nobody reads, though somebody could, holds nothing up: not what is
+// served, and not the end.
+func TestLogNotRead(t *testing.T) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		file := filepath.Join(t.TempDir(), "atlas.toml")
+		text := fmt.Sprintf("[listen]\naddress = \"127.0.0.1\"\nport = 0\nengine = %q\n"+
+			"[[upstreams]]\nname = \"u\"\naddress = \"127.0.0.1\"\nport = 1\n", engine)
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+		out, in, err := os.Pipe()
+		require.NoError(t, err)
+		defer out.Close()
+		p, err := startProcess(file, "", in)
+		require.NoError(t, err)
+		t.Cleanup(p.kill)
+		require.NoError(t, in.Close())
+		line, err := bufio.NewReaderSize(out, 16).ReadString('\n')
+		require.NoError(t, err)
+		address := addressField.FindStringSubmatch(line)[1]
+		for range 1000 { // a pipe holds 64 KB; each failure has some 200 bytes
+			resp, err := http.Get("http://" + address)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, 502, resp.StatusCode)
+		}
+		http.DefaultClient.CloseIdleConnections()
+		require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
+		status, err := p.end()
+		require.NoError(t, err)
+		assert.Zero(t, status)
+	})
+}
+
 // A log that nobody reads any more does not end the server: a write to a broken
 // pipe on standard error kills a Go program that does not prevent it.
 func TestLogReaderGone(t *testing.T) {

@@ -159,7 +159,7 @@ func (t *trial) sameTarget(target string) bool {
 // its own. Underscore is the key of names that applications take for others.
 var proxysOwn = []string{
 	"_", "host", "expect", "connection", "te", "upgrade", "transfer-encoding", "content-length",
-	"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "via",
+	"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-real-ip", "via",
 }
 
 // wrongFields holds Atlas to the fields that go on and those that do not:

@@ -52,11 +52,12 @@ func (r *reader) checkTable(table, instance string) {
 // checkPort wants a port of every upstream but a Unix socket, which has none.
 func (r *reader) checkPort(u *Upstream, instance string) {
 	at, set := r.seen[instance+".port"]
+	_, addressed := r.seen[instance+".address"]
 	unix := strings.HasPrefix(u.Address, unixPrefix)
 	switch {
 	case unix && set:
 		r.fail(at, instance+".port", fault{"a Unix socket has no port", "leave the key out"})
-	case !unix && !set:
+	case !unix && !set && !(addressed && r.failed(instance+".address")):
 		r.fail(r.seen[instance], instance+".port", fault{
 			fmt.Sprintf("%s has no `port`", brackets(repeated)), "add port = 8080"})
 	}

@@ -126,9 +126,10 @@ func (r *Routing) HashOf() (of, name string) {
 
 // StaticFiles is the [static_files] table.
 type StaticFiles struct {
-	Root       string
-	Index      string // file served for a folder
-	CacheBytes int64  // of all workers together; 0: no cache
+	Root          string
+	Index         string // file served for a folder
+	CacheBytes    int64  // of all workers together; 0: no cache
+	Precompressed bool   // a file's siblings .br, .zst and .gz stand for it
 }
 
 // Timeouts is the [timeouts] table. None of them can be switched off.

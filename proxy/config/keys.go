@@ -218,6 +218,9 @@ func staticKeys() []Key {
 		{Path: "static_files.cache_bytes", Type: Bytes, Default: `"64MiB"`, Max: math.MaxInt64, Modes: static,
 			field: func(c *Config) any { return &c.StaticFiles.CacheBytes },
 			Doc:   "Memory for cached files, of all workers together; 0 caches nothing."},
+		{Path: "static_files.precompressed", Type: Boolean, Default: "true", Modes: static,
+			field: func(c *Config) any { return &c.StaticFiles.Precompressed },
+			Doc:   "Serve a.js.br, a.js.zst or a.js.gz for a.js to who accepts it, if it is not older."},
 	}
 }
 

@@ -100,9 +100,11 @@ func TestParseSample(t *testing.T) {
 					Address: "0.0.0.0", Port: 8080, Mode: mode, Workers: 4, Engine: Auto, Pin: true,
 					TLS: &TLS{Cert: "/path/to/cert.pem", Key: "/path/to/key.pem"},
 				},
-				Upstreams:   []Upstream{{Name: "backend", Address: "127.0.0.1", Port: 8081, Weight: 1}},
-				Routing:     Routing{Strategy: balance.RoundRobin, Retries: 2, RetryBudget: 20, Queue: 1024},
-				StaticFiles: StaticFiles{Root: "/var/www/html", Index: "index.html", CacheBytes: 64 << 20},
+				Upstreams: []Upstream{{Name: "backend", Address: "127.0.0.1", Port: 8081, Weight: 1}},
+				Routing:   Routing{Strategy: balance.RoundRobin, Retries: 2, RetryBudget: 20, Queue: 1024},
+				StaticFiles: StaticFiles{
+					Root: "/var/www/html", Index: "index.html", CacheBytes: 64 << 20, Precompressed: true,
+				},
 				Timeouts: Timeouts{
 					Header: 10 * time.Second, Body: time.Minute, Write: time.Minute, Idle: 75 * time.Second,
 					Connect: 3 * time.Second, Upstream: time.Minute, Pool: time.Minute, Queue: 3 * time.Second, Tunnel: tunnel,

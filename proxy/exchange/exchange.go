@@ -86,6 +86,7 @@ func (s *Server) Serve(c loop.Conn) (keep bool) {
 	x := s.take(c)
 	for {
 		if !x.readHead() {
+			keep = x.quiet && c.Flush() == nil
 			break
 		}
 		s.handler.Handle(x)
@@ -96,8 +97,10 @@ func (s *Server) Serve(c loop.Conn) (keep bool) {
 			continue // pipelined: answer it before anything is sent
 		}
 		keep = c.Flush() == nil
-		c.SetReadDeadline(c.Loop().Now().After(s.config.Idle))
 		break
+	}
+	if keep {
+		c.SetReadDeadline(c.Loop().Now().After(s.config.Idle))
 	}
 	s.put(x)
 	return keep
@@ -160,6 +163,7 @@ type Exchange struct {
 	begun     bool
 	keep      bool // the connection goes on after this exchange
 	continued bool // the client was told to go on, or did not ask
+	quiet     bool // there was no request
 
 	writer     relay.Writer
 	status     int
@@ -167,19 +171,32 @@ type Exchange struct {
 	out        []byte // head of the response, from Begin until it is written
 }
 
-// readHead waits for one whole request head. false ends the connection; the
-// client has its answer then, if it gets one.
+// readHead waits for one whole request head. false ends the connection, and the
+// client has its answer then, if it gets one; but for a quiet connection, on which
+// there was nothing but the empty line that some clients put behind a body: no
+// request has begun with it (RFC 9112 section 2.2).
 func (x *Exchange) readHead() bool {
 	c := x.Client
-	x.begun, x.status, x.clientAddr = false, 0, netip.Addr{}
+	x.begun, x.status, x.clientAddr, x.quiet = false, 0, netip.Addr{}, false
+	known, _ := c.Attachment().(*link)
+	blank := known != nil && known.blank
 	for timed := false; ; {
+		x.Request.Begun = blank // each time: it is the worker's
 		n, err := h1.ParseRequest(c.Peek(), x.Request)
 		if err == nil {
+			if blank {
+				known.blank = false
+			}
 			return x.start(n)
 		}
 		if err != h1.ErrShort {
 			x.Stats.Requests.Add(1)
 			x.refuseSyntax(err.(*h1.SyntaxError))
+			return false
+		}
+		if string(c.Peek()) == "\r\n" {
+			c.Consume(len(c.Peek()))
+			x.link().blank, x.quiet = true, true
 			return false
 		}
 		if !timed {

@@ -189,6 +189,32 @@ func TestIdleTimeout(t *testing.T) {
 	})
 }
 
+// The empty line that some clients put behind a body is no request that begins:
+// nobody is told that it took too long.
+func TestStrayEmptyLine(t *testing.T) {
+	const post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+	engines(t, exchange.Config{Header: 50 * time.Millisecond}, func(t *testing.T, r *rig) {
+		for _, pieces := range [][]string{{post + "\r\n"}, {post, "\r\n"}, {post, "\r", "\n"}} {
+			c := r.Client(r.address)
+			c.Send(pieces...)
+			assert.Equal(t, "hello", c.Answer("POST").Text)
+			time.Sleep(100 * time.Millisecond) // longer than a head may take
+			c.Quiet()
+			c.Send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			assert.Equal(t, 200, c.Answer("GET").StatusCode)
+		}
+		r.counted(0, stats.RequestTimeout)
+	})
+	engines(t, exchange.Config{Idle: 100 * time.Millisecond}, func(t *testing.T, r *rig) {
+		c := r.Client(r.address)
+		c.Send("\r\n")
+		c.End() // when it has been idle for long enough
+		c = r.Client(r.address)
+		c.Send("\r\n", "\r\n")
+		assert.Equal(t, 400, c.Answer("GET").StatusCode, "two of them are one too many")
+	})
+}
+
 func TestExpect(t *testing.T) {
 	const head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
 	engines(t, exchange.Config{}, func(t *testing.T, r *rig) {

@@ -12,6 +12,7 @@ type link struct {
 	address netip.Addr // of the peer; invalid for a Unix socket
 	text    []byte
 	trusted bool
+	blank   bool // an empty line stood before the request that is to come
 }
 
 func (x *Exchange) link() *link {

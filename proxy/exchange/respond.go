@@ -23,6 +23,9 @@ func (x *Exchange) Begin(status int, reason []byte) {
 // Field adds a field to the head.
 func (x *Exchange) Field(name, value []byte) { x.out = h1.AppendField(x.out, name, value) }
 
+// Lines adds field lines that were prepared, each with its CRLF.
+func (x *Exchange) Lines(lines []byte) { x.out = append(x.out, lines...) }
+
 // Date adds the Date field, for a response that has none yet.
 func (x *Exchange) Date() {
 	x.out = append(x.out, x.server.date.Field(x.Loop.Clock().Unix())...)
@@ -103,16 +106,22 @@ func (x *Exchange) SendPrepared(status int, head, tail []byte) error {
 	if err := x.writeHead(); err != nil {
 		return err
 	}
-	if len(tail) > preparedCopyMax {
-		return c.Queue(tail)
-	}
-	_, err := c.Write(tail)
-	return err
+	return x.SendBytes(tail)
 }
 
 // preparedCopyMax is up to which size copying a tail behind its head, for one
 // segment, is cheaper than a second segment.
 const preparedCopyMax = 2048
+
+// SendBytes sends a piece of a body of BodyLength that never changes: a large one
+// from where it is, without waiting for it.
+func (x *Exchange) SendBytes(p []byte) error {
+	if len(p) > preparedCopyMax {
+		return x.Client.Queue(p)
+	}
+	_, err := x.Client.Write(p)
+	return err
+}
 
 // Write sends a piece of the body.
 func (x *Exchange) Write(p []byte) (int, error) { return x.writer.Write(p) }
@@ -121,7 +130,7 @@ func (x *Exchange) Write(p []byte) (int, error) { return x.writer.Write(p) }
 func (x *Exchange) Writer() *relay.Writer { return &x.writer }
 
 // End ends the response.
-func (x *Exchange) End(trailer *h1.Trailer) error { return x.writer.End(trailer) }
+func (x *Exchange) End(trailer *h1.Trailer) error { return x.writer.End(trailer, true) }
 
 // sendFilePiece is how much of a file may take one write time-out.
 const sendFilePiece = 1 << 20

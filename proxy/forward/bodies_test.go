@@ -133,7 +133,7 @@ func TestResponseFraming(t *testing.T) {
 		{"chunked, to 1.0", "GET", "Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n",
 			"Connection: close\r\n\r\nhello", "1.0", true, false},
 		{"trailer", "GET", "Transfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\nX_Sum: 2\r\nConnection: x\r\n\r\n",
-			"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\n\r\n", "1.1", false, false},
+			"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\nX_Sum: 2\r\n\r\n", "1.1", false, false},
 		{"trailer, to 1.0", "GET", "Transfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\n\r\n", "Connection: close\r\n\r\n", "1.0",
 			true, false},
 		{"a trailer field that Connection lists", "GET",
@@ -307,6 +307,46 @@ func TestInterim(t *testing.T) {
 		c.Send("GET / HTTP/1.0\r\n\r\n")
 		c.Expect(strings.Replace(ok, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1))
 		assert.Equal(t, 1, r.idle())
+	})
+}
+
+// Interim responses say that the upstream is at work: it gets more time.
+func TestInterimGivesTime(t *testing.T) {
+	script := func(p *looptest.Peer, _ int) {
+		if head := p.Head(); strings.HasPrefix(head, "POST") {
+			p.Expect("1\r\nx\r\n0\r\n\r\n")
+		}
+		for range 5 {
+			time.Sleep(60 * time.Millisecond)
+			p.Send("HTTP/1.1 102 Processing\r\n\r\n")
+		}
+		p.Send(ok)
+		p.Gone()
+	}
+	for _, request := range []string{get, chunkedPost + "1\r\nx\r\n0\r\n\r\n"} {
+		engines(t, setup{upstream: 200 * time.Millisecond}, script, func(t *testing.T, r *rig) {
+			c := r.Client(r.address)
+			c.Send(request)
+			assert.Equal(t, "ok", c.Answer("GET").Text)
+		})
+	}
+}
+
+// A length is passed on as a number that nobody can read otherwise.
+func TestLengthWithZeros(t *testing.T) {
+	seen := make(chan string, 1)
+	script := func(p *looptest.Peer, _ int) {
+		for head := p.Head(); head != ""; head = p.Head() {
+			p.Expect("hello123")
+			seen <- head
+			p.Send("HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 0010\r\n\r\n0123456789")
+		}
+	}
+	engines(t, setup{}, script, func(t *testing.T, r *rig) {
+		c := r.Client(r.address)
+		c.Send("POST / HTTP/1.1\r\nHost: x\r\ncontent-length: 008\r\n\r\nhello123")
+		c.Expect("HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 10\r\n\r\n0123456789")
+		assert.Contains(t, <-seen, "\r\ncontent-length: 8\r\n")
 	})
 }
 

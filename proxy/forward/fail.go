@@ -184,6 +184,9 @@ func (t *transfer) failUpstream(err error, syntax *h1.SyntaxError) {
 		if len(t.up.Peek()) > 0 || t.interims > 0 || x.Begun() {
 			f.Error = exchange.ResponseIncomplete
 		}
+		if x.Begun() {
+			f.Why = "the upstream closed the connection in the middle of its answer"
+		}
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
 			f.Cause = nil // it says no more than Why
 		}

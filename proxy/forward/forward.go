@@ -49,8 +49,12 @@ const rateGrace = 10 * time.Second
 const interimMax = 32
 
 // transfersKept bounds the free list: exchanges that can wait at once without
-// allocating. One holds 500 bytes and its request.
-const transfersKept = 8192
+// allocating. One holds 500 bytes and memory for its request, up to requestKept:
+// all of them together are bounded by it.
+const (
+	transfersKept = 8192
+	requestKept   = 4 << 10
+)
 
 // Handler answers requests by asking upstreams.
 type Handler struct {
@@ -116,6 +120,7 @@ type transfer struct {
 	uplink    relay.Writer
 	hops      int64 // that TRACE or OPTIONS may still make; 0: nobody counts
 	uploadErr error // why the client's body broke off
+	uploading bool  // the task of the upload runs
 	watching  bool  // the upload has ended and watches the client
 	leaving   bool  // the client has ended its direction behind its request
 	answered  bool  // the response is complete, or has failed: nobody wants the rest of the body
@@ -159,6 +164,9 @@ func (h *Handler) take(x *exchange.Exchange) *transfer {
 
 func (h *Handler) put(t *transfer) {
 	t.x = nil
+	if cap(t.request) > requestKept {
+		t.request = nil
+	}
 	if len(h.free) < transfersKept {
 		h.free = append(h.free, t)
 	}
@@ -167,7 +175,11 @@ func (h *Handler) put(t *transfer) {
 // drop closes an upstream connection whose exchange did not end in order.
 func (t *transfer) drop() {
 	if t.up != nil {
-		t.up.Drop()
+		if t.uploading { // after a panic: its task goes on
+			t.up.Abandon()
+		} else {
+			t.up.Drop()
+		}
 		t.up = nil
 		t.handler.pool.Done(t.target)
 	}
@@ -181,6 +193,14 @@ func (t *transfer) connect() bool {
 		if !t.stale && !t.pick() {
 			return false
 		}
+		if t.stale || !t.target.Ready() {
+			// Answers to earlier requests of the client do not wait for a dial.
+			if err := t.x.Flush(); err != nil {
+				pool.Done(t.target)
+				t.failClient(err, clientLost{sendResponse, err})
+				return false
+			}
+		}
 		up, err := pool.Take(t.target, t.stale)
 		t.stale = false
 		if err == nil {
@@ -190,6 +210,11 @@ func (t *transfer) connect() bool {
 		pool.Done(t.target)
 		if errors.Is(err, loop.ErrStopped) {
 			t.fail(stopped(err))
+			return false
+		}
+		if errors.Is(err, upstream.ErrScarce) {
+			t.fail(exchange.Fault{Status: 503, Why: upstream.ErrScarce.Error(), Error: exchange.InternalError,
+				Side: exchange.ProxySide, Step: "connect", Cause: err}, "Retry-After", "1")
 			return false
 		}
 		pool.Failed(t.target, 0)
@@ -227,7 +252,7 @@ func (t *transfer) exchange() error {
 	c, x, cfg := t.up, t.x, &t.handler.config
 	t.asked, t.interims = false, 0
 	t.sent = x.Loop.Now()
-	c.SetWriteDeadline(t.sent.After(cfg.Write))
+	c.SetWriteDeadline(t.sent.After(cfg.Upstream))
 	if _, err := c.Write(t.request); err != nil {
 		return err
 	}
@@ -261,7 +286,11 @@ func (t *transfer) exchangeUpload() error {
 	}
 	c.SetReadDeadline(0) // until the upload is complete it owes us nothing
 	t.uplink.Start(c.Conn, x.Framing.Kind == h1.BodyChunked)
-	upload := x.Loop.Go(func() { t.upload(c) })
+	t.uploading = true
+	upload := x.Loop.Go(func() {
+		t.upload(c)
+		t.uploading = false
+	})
 	err := t.respond()
 	if t.switched && err == nil {
 		if err = t.endUpload(upload); err == nil {
@@ -289,15 +318,21 @@ func (t *transfer) exchangeUpload() error {
 // wait for the response.
 func (t *transfer) upload(c *upstream.Conn) {
 	x, cfg := t.x, &t.handler.config
-	err := t.sendBody(c)
+	stuck, err := t.sendBody(c)
+	if stuck && !x.Begun() && !t.answered {
+		c.SetReadDeadline(loop.Past) // it takes nothing, and has had its time
+		return
+	}
 	if err == nil && !t.answered {
 		t.sent = x.Loop.Now()
 		c.SetReadDeadline(t.sent.After(cfg.Upstream))
 		x.Client.SetReadDeadline(0)
 		t.watching = true
-		err = x.Client.Fill()
+		for err == nil && len(x.Client.Peek()) < watchMax { // what comes is its next request
+			err = x.Client.Fill()
+		}
 		if t.watching = false; err == nil {
-			return // its next request: no end can be seen behind that
+			return
 		}
 		if !t.answered && !t.switched && t.hurry() {
 			return
@@ -315,24 +350,28 @@ func (t *transfer) upload(c *upstream.Conn) {
 	c.SetReadDeadline(loop.Past)
 }
 
-// sendBody returns errors of the client. If it is the upstream that does not
-// take more, it may have answered already and closed: whatever it said is for
-// respond to find.
-func (t *transfer) sendBody(c *upstream.Conn) error {
+// watchMax is how much a client may send behind its request while it is watched:
+// beyond, its end is not looked for.
+const watchMax = 16 << 10
+
+// sendBody returns errors of the client. If it is the upstream that breaks off, it
+// may have answered already and closed: whatever it said is for respond to find.
+// One that is stuck has taken nothing for as long as it may.
+func (t *transfer) sendBody(c *upstream.Conn) (stuck bool, err error) {
 	x, cfg := t.x, &t.handler.config
 	buffer := t.handler.buffers.Take()
 	defer t.handler.buffers.Put(buffer)
 	x.Body.Demand(cfg.RateMin, cfg.RateGrace)
-	readErr, writeErr := relay.Copy(&t.uplink, &x.Body, buffer, cfg.Body, cfg.Write)
+	readErr, writeErr := relay.Copy(&t.uplink, &x.Body, buffer, cfg.Body, cfg.Upstream)
 	if readErr != nil || writeErr != nil {
-		return readErr
+		return writeErr == loop.ErrDeadline, readErr
 	}
 	section := trailer(&x.Body, t.trailers)
 	countUnderscores(x.Stats, section)
-	if t.uplink.End(section) == nil {
+	if t.uplink.End(section, false) == nil {
 		t.uploaded = c.Flush() == nil
 	}
-	return nil
+	return false, nil
 }
 
 // respond relays the response. Errors of the client come as clientLost; all
@@ -376,6 +415,9 @@ func (t *transfer) readHead() error {
 			}
 		}
 		c.Consume(n)
+		if !t.leaving && (t.uploaded || !t.streaming) {
+			c.SetReadDeadline(t.x.Loop.Now().After(t.handler.config.Upstream)) // it is at work
+		}
 	}
 }
 
@@ -389,7 +431,16 @@ const leavingSilence = time.Second
 // and tells which of both it is; and who has left does not keep the upstream busy
 // for long. It is false for a client that is gone for sure.
 func (t *transfer) hurry() bool {
-	if t.leaving || t.x.Client.Fill() != io.EOF {
+	if t.leaving {
+		return false
+	}
+	// Whatever deadline is left of earlier waits: this one is over at once.
+	t.x.Client.SetReadDeadline(t.x.Loop.Now().After(leavingSilence))
+	var err error
+	for err == nil && len(t.x.Client.Peek()) < watchMax { // its next requests may stand before its end
+		err = t.x.Client.Fill()
+	}
+	if err != nil && err != io.EOF {
 		return false
 	}
 	t.leaving = true
@@ -415,7 +466,11 @@ func (t *transfer) begin(n int) error {
 	fields := resp.Fields()
 	for i := range fields {
 		if !resp.HopByHop(i) {
-			x.Field(fields[i].Name, fields[i].Value)
+			value := fields[i].Value
+			if fields[i].Key == h1.KeyContentLength {
+				value = h1.PlainLength(value)
+			}
+			x.Field(fields[i].Name, value)
 		}
 	}
 	if !resp.Has(h1.KeyDate) {

@@ -1,11 +1,13 @@
 package forward_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 
+	"atlas/proxy/exchange"
 	"atlas/proxy/looptest"
 	"atlas/proxy/stats"
 )
@@ -147,4 +149,69 @@ func TestLeavesBehindChunks(t *testing.T) {
 		r.settled()
 		assert.Zero(t, r.Loop.Counters().Panics.Load())
 	})
+}
+
+// A half-closed client has the same moment for each of its requests, whatever was
+// waited for before.
+func TestHalfCloseBehindPipeline(t *testing.T) {
+	script := func(p *looptest.Peer, _ int) {
+		for head := p.Head(); head != ""; head = p.Head() {
+			if strings.HasPrefix(head, "POST") {
+				p.Text(30_000)
+			}
+			time.Sleep(50 * time.Millisecond)
+			p.Send(ok)
+		}
+	}
+	engines(t, setup{}, script, func(t *testing.T, r *rig) {
+		c := r.Client(r.address)
+		c.Send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30000\r\n\r\n" + strings.Repeat("x", 30_000) + get)
+		assert.NoError(t, c.CloseWrite())
+		for range 2 {
+			assert.Equal(t, "ok", c.Answer("GET").Text)
+		}
+		c.End()
+		r.blamed(nil, nil)
+	})
+	engines(t, setup{client: exchange.Config{Idle: 100 * time.Millisecond}}, func(p *looptest.Peer, _ int) {
+		p.Head()
+		time.Sleep(300 * time.Millisecond)
+		p.Send(ok)
+		p.Gone()
+	}, func(t *testing.T, r *rig) {
+		c := r.Client(r.address)
+		c.Send(get)
+		time.Sleep(200 * time.Millisecond) // the time to be idle is over
+		assert.NoError(t, c.CloseWrite())
+		assert.Equal(t, "ok", c.Answer("GET").Text)
+	})
+}
+
+// What a client sends ahead does not hide that it leaves.
+func TestLeavesBehindMore(t *testing.T) {
+	for name, request := range wholeRequests {
+		if name == "length" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			asked, closed := make(chan struct{}), make(chan struct{})
+			script := func(p *looptest.Peer, _ int) {
+				readRequest(p)
+				asked <- struct{}{}
+				p.Gone()
+				closed <- struct{}{}
+			}
+			engines(t, setup{upstream: time.Hour}, script, func(t *testing.T, r *rig) {
+				c := r.Client(r.address)
+				c.Send(request)
+				<-asked
+				c.Send("G")
+				time.Sleep(20 * time.Millisecond)
+				c.Reset()
+				<-closed
+				r.settled()
+				r.blamed([]stats.ClientError{stats.ClientReset}, nil)
+			})
+		})
+	}
 }

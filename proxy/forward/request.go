@@ -54,8 +54,9 @@ func (t *transfer) prepare() bool {
 // special reports that a field of this name does not simply go on.
 func special(k h1.Key) bool {
 	switch k {
-	case h1.KeyHost, h1.KeyExpect, h1.KeyUnderscore, h1.KeyMaxForwards, h1.KeyXForwardedFor, h1.KeyXForwardedProto,
-		h1.KeyXForwardedHost, h1.KeyXForwardedPort, h1.KeyForwarded, h1.KeyXRealIP:
+	case h1.KeyHost, h1.KeyContentLength, h1.KeyExpect, h1.KeyUnderscore, h1.KeyMaxForwards,
+		h1.KeyXForwardedFor, h1.KeyXForwardedProto, h1.KeyXForwardedHost, h1.KeyXForwardedPort,
+		h1.KeyForwarded, h1.KeyXRealIP:
 		return true
 	}
 	return false
@@ -69,6 +70,8 @@ func (t *transfer) appendSpecial(b []byte, r *h1.Request, i int) []byte {
 		return b
 	case h1.KeyExpect: // the exchange answers it
 		return b
+	case h1.KeyContentLength:
+		return h1.AppendField(b, f.Name, h1.PlainLength(f.Value))
 	case h1.KeyUnderscore: // applications take it for another name
 		t.x.Stats.Underscores.Add(1)
 		return b

@@ -118,6 +118,7 @@ func (r *rig) settled() {
 	r.Eventually("upstream connections to be idle or closed", func() bool {
 		return r.Loop.Counters().Dialled.Load() == int64(r.idle())
 	})
+	assert.Zero(r, r.Loop.Counters().Panics.Load(), "panics")
 }
 
 // idle is how many upstream connections are kept.

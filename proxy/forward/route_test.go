@@ -359,3 +359,15 @@ func TestUpstreamKeepAlive(t *testing.T) {
 		})
 	}
 }
+
+// An answer that is there does not wait until the next request has a connection.
+func TestAnswerBeforeDial(t *testing.T) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
+		r := proxyOn(e, setup{strategy: balance.RoundRobin, connect: time.Hour}, e.Script(named("a")).Address, e.Full())
+		c := r.Client(r.address)
+		c.Send(get + get)
+		assert.Equal(t, "a", c.Answer("GET").Text, "the second one still connects")
+		r.Loop.Stop()
+	})
+}

@@ -55,10 +55,15 @@ func (t *transfer) appendUpgrade(b []byte, r *h1.Request) []byte {
 	return append(b, "\r\n"...)
 }
 
-// isOffer reports that a member of Upgrade is a protocol that we may switch to.
+// isOffer reports that a member of Upgrade is a protocol that we may switch to:
+// anything but another HTTP, whatever version of HTTP/2 it names.
 func isOffer(protocol []byte) bool {
 	name, version, hasVersion := bytes.Cut(protocol, []byte("/"))
-	return h1.ValidName(name) && (!hasVersion || h1.ValidName(version)) && !h1.EqualFold(name, "h2c")
+	if !h1.ValidName(name) || hasVersion && !h1.ValidName(version) {
+		return false
+	}
+	isHTTP2 := len(name) >= 2 && h1.EqualFold(name[:2], "h2")
+	return !isHTTP2 && !h1.EqualFold(name, "http")
 }
 
 // switches relays a 101 whose head is the first n bytes of the upstream's Peek.

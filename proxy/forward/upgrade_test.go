@@ -35,6 +35,8 @@ func TestUpgradeOffers(t *testing.T) {
 		{"several, in several lines", "1.1", "Connection: upgrade\r\nUpgrade: a/1, b\r\nUpgrade: ,c\r\n", asks("a/1, b, c")},
 		{"but for h2c", "1.1", "Connection: upgrade, HTTP2-Settings\r\nUpgrade: h2c, websocket, H2C/1\r\nHTTP2-Settings: x\r\n",
 			asks("websocket")},
+		{"but for HTTP by other names", "1.1", "Connection: upgrade\r\nUpgrade: HTTP/2.0, h2, h2c-14, http, H2C, TLS/1.0\r\n",
+			asks("TLS/1.0")},
 		{"h2c only", "1.1", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n", nil},
 		{"and what is no protocol", "1.1", "Connection: upgrade\r\nUpgrade: a b, \"c\", d/, /e, f/1/2, g\r\n", asks("g")},
 		{"none", "1.1", "Connection: upgrade\r\nUpgrade:\r\n", nil},

@@ -40,6 +40,15 @@ func (f *framing) readLength(value []byte) Reason {
 	return reasonNone
 }
 
+// PlainLength is a valid Content-Length without the zeros in front, which a
+// recipient that takes them for octal reads as another number.
+func PlainLength(value []byte) []byte {
+	for len(value) > 1 && value[0] == '0' {
+		value = value[1:]
+	}
+	return value
+}
+
 // readCoding takes one Transfer-Encoding value. Only chunked, once and last, is understood: nobody sends us another
 // coding, because we never forward TE (RFC 9112 sections 6.1 and 7).
 func (f *framing) readCoding(value []byte, minor uint8) Reason {

@@ -39,6 +39,8 @@ func (m Method) Idempotent() bool { return m.Safe() || m == MethodPut || m == Me
 // one for a worker, not on a stack.
 type Request struct {
 	Limits Limits
+	// Begun says that the empty line that may stand before a request was here already: another is one too many.
+	Begun bool
 
 	Method     Method
 	MethodName []byte // as sent; methods are case-sensitive
@@ -103,7 +105,7 @@ func (r *Request) reset() {
 }
 
 func (r *Request) parse(b []byte) (n int, why Reason) {
-	i, why := leadingLine(b)
+	i, why := leadingLine(b, r.Begun)
 	if why != reasonNone {
 		return 0, why
 	}
@@ -128,11 +130,11 @@ func (r *Request) parse(b []byte) (n int, why Reason) {
 }
 
 // leadingLine skips the one empty line that a client may have left after its previous body (RFC 9112 section 2.2).
-func leadingLine(b []byte) (i int, why Reason) {
+func leadingLine(b []byte, skipped bool) (i int, why Reason) {
 	if len(b) == 0 {
 		return 0, reasonShort
 	}
-	if b[0] == '\r' {
+	if b[0] == '\r' && !skipped {
 		i, why = readLineEnd(b, 0, reasonBareCR)
 		if why != reasonNone {
 			return 0, why

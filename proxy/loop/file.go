@@ -2,16 +2,31 @@ package loop
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"time"
 )
 
+const (
+	// offsMax is how many helpers may block for one worker.
+	offsMax = 64
+	// warmFileBytes is how much of a file is brought into memory at once.
+	warmFileBytes = 512 << 10
+	// sendFileBytes is how much one system call may send: other tasks run between
+	// two of them. Over loopback it takes 20 to 100 us; half as much would cost a
+	// twentieth more CPU.
+	sendFileBytes = 256 << 10
+	// warmFor is how long a piece that was in memory is believed to be so while
+	// its client takes nothing.
+	warmFor = time.Second
+)
+
 // Dir is a directory whose files are served. Names never lead out of it, by
-// no "..", no absolute name and no symbolic link.
+// no "..", no absolute name and no symbolic link. Its methods block: handlers
+// call them in Loop.Off, and any goroutine may.
 type Dir struct {
 	path string
 	root *os.Root
+	walk walk // how names are resolved where os.Root does not do it
 }
 
 // OpenDir opens a directory at start-up. It blocks.
@@ -20,14 +35,16 @@ func OpenDir(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{path: path, root: root}, nil
+	d := &Dir{path: path, root: root}
+	d.openWalk()
+	return d, nil
 }
 
 // Path is the directory's name as it was given.
 func (d *Dir) Path() string { return d.path }
 
 // Close closes the directory; open files stay open.
-func (d *Dir) Close() error { return d.root.Close() }
+func (d *Dir) Close() error { return errors.Join(d.closeWalk(), d.root.Close()) }
 
 // Stat is what a handler needs to know of a file.
 type Stat struct {
@@ -45,57 +62,42 @@ func (s Stat) Same(t Stat) bool {
 		s.Changed == t.Changed && s.Dir == t.Dir && s.Regular == t.Regular
 }
 
-// File is an open regular file.
+// File is an open regular file. One task uses it at a time.
 type File struct {
 	Stat
-	os *os.File
+	os    *os.File
+	fd    int
+	probe probe // scratch of asking what is in the page cache
 }
 
 // Load opens name and reads it whole if it is a regular file of at most
-// bytesMax. It waits, without stopping the worker.
+// bytesMax.
 //
 //	stat, bytes, nil, nil   a small file, read and closed
 //	stat, nil, file, nil    a larger one, open: the caller closes it
 //	stat, nil, nil, nil     not a regular file
 //	_, nil, nil, err        errors.Is fs.ErrNotExist, fs.ErrPermission, or another
-func (d *Dir) Load(l Loop, name string, bytesMax int64) (stat Stat, bytes []byte, file *File, err error) {
-	l.Off(func() { stat, bytes, file, err = d.load(name, bytesMax) })
-	return stat, bytes, file, err
-}
-
-func (d *Dir) load(name string, bytesMax int64) (Stat, []byte, *File, error) {
+func (d *Dir) Load(name string, bytesMax int64) (Stat, []byte, *File, error) {
 	f, err := d.open(name)
 	if err != nil {
 		return Stat{}, nil, nil, err
 	}
-	info, err := f.Stat()
+	found, err := f.Stat()
 	if err != nil {
 		return Stat{}, nil, nil, errors.Join(err, f.Close())
 	}
-	stat := statOf(info)
+	stat := statOf(found)
 	if !stat.Regular {
 		return stat, nil, nil, f.Close()
 	}
 	if stat.Size > bytesMax {
-		return stat, nil, &File{Stat: stat, os: f}, nil
+		return stat, nil, newFile(f, stat), nil
 	}
 	bytes := make([]byte, stat.Size)
 	n, err := readFull(f, bytes)
 	// A file that shrinks while it is read is served as long as it was found.
 	stat.Size = int64(n)
 	return stat, bytes[:n], nil, errors.Join(err, f.Close())
-}
-
-// Look tells what name is now, to see whether a cached file has changed. It
-// waits, without stopping the worker.
-func (d *Dir) Look(l Loop, name string) (stat Stat, err error) {
-	l.Off(func() {
-		var info fs.FileInfo
-		if info, err = d.root.Stat(name); err == nil {
-			stat = statOf(info)
-		}
-	})
-	return stat, err
 }
 
 func readFull(f *os.File, p []byte) (n int, err error) {
@@ -109,10 +111,21 @@ func readFull(f *os.File, p []byte) (n int, err error) {
 	return n, nil
 }
 
-// ReadAt reads for sending through a stream that has no sendfile. It waits.
+// ReadAt reads for sending through a stream that has no sendfile: fewer bytes
+// than p holds only with an error, io.EOF where the file ends. It waits if they
+// are not in memory.
 func (f *File) ReadAt(l Loop, p []byte, off int64) (n int, err error) {
-	l.Off(func() { n, err = f.os.ReadAt(p, off) })
-	return n, err
+	if n = f.readNow(p, off); n == len(p) {
+		return n, nil
+	}
+	m, err := l.(fileLoop).readFile(f, p[n:], off+int64(n))
+	return n + m, err
+}
+
+// fileLoop is how an engine waits for the disk.
+type fileLoop interface {
+	// readFile is File.ReadAt of what is not in memory.
+	readFile(f *File, p []byte, off int64) (int, error)
 }
 
 // Close closes the file. Closing a file that was only read does not block.
@@ -120,5 +133,3 @@ func (f *File) Close() {
 	// Nothing was written, so no error of a close can matter.
 	_ = f.os.Close()
 }
-
-func (f *File) fd() uintptr { return f.os.Fd() }

@@ -268,4 +268,5 @@ type Counters struct {
 	Refused  atomic.Uint64 // accepts that failed for want of descriptors
 	Pipes    atomic.Int64  // pipes in use
 	Spliced  atomic.Uint64 // bytes moved into pipes
+	Cold     atomic.Uint64 // pieces of files that were brought into memory before they were sent
 }

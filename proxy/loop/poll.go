@@ -41,7 +41,9 @@ type pollLoop struct {
 	draining  bool
 	stopping  bool
 
-	acceptors atomic.Int32 // goroutines that accept
+	acceptors atomic.Int32  // goroutines that accept
+	offs      chan struct{} // holds one for each goroutine that blocks; full, others wait
+	colds     chan struct{} // the same for those that wait for the disk
 	stop      context.Context
 	cut       context.CancelFunc
 	done      chan struct{}
@@ -56,6 +58,8 @@ func startPoll(cfg Config) Loop {
 		config: cfg,
 		conns:  make(map[*pollConn]struct{}),
 		parked: make(map[*pollConn]struct{}),
+		offs:   make(chan struct{}, offsMax),
+		colds:  make(chan struct{}, coldsMax),
 		done:   make(chan struct{}),
 		holds:  1, // until Drain
 	}
@@ -291,11 +295,31 @@ func (t *pollTask) Join() error {
 	return t.err
 }
 
-// Off runs f here: this goroutine may block once it has given up the baton.
-func (l *pollLoop) Off(f func()) {
+// Off runs f here: this goroutine may block once it has given up the baton. At
+// most offsMax do at a time, as each takes a thread, and 10,000 threads are the
+// end of a process.
+func (l *pollLoop) Off(f func()) { l.off(l.offs, f) }
+
+// coldsMax is how many goroutines of a worker may read what is not in memory. Each
+// takes a P while it does, which others then have to wait for.
+const coldsMax = 4
+
+func (l *pollLoop) coldly(f func()) { l.off(l.colds, f) }
+
+func (l *pollLoop) off(free chan struct{}, f func()) {
 	l.baton.Unlock()
 	defer l.baton.Lock()
+	free <- struct{}{}
+	defer func() { <-free }()
 	f()
+}
+
+func (l *pollLoop) readFile(f *File, p []byte, off int64) (n int, err error) {
+	l.coldly(func() {
+		f.bringIn(off, int64(len(p)))
+		n, err = f.os.ReadAt(p, off)
+	})
+	return n, err
 }
 
 // Sleep waits for d or Stop.

@@ -404,9 +404,10 @@ func (c *pollConn) awaitGone() (gone bool, why error) {
 		if err == syscall.EAGAIN || err == syscall.EINTR {
 			return false
 		}
-		// Bytes are a next request: its end cannot be seen behind them.
-		gone, why = err != nil || n == 0, err
-		return true
+		// Bytes are a next request, and an end may follow. Where it cannot be seen
+		// behind them, watching goes on in vain.
+		gone, why = err != nil || n == 0 || hungUp(int(fd)), err
+		return gone
 	})
 	return err == nil && gone, why
 }

@@ -148,18 +148,38 @@ func (c *pollConn) writeOut() (int, error) {
 	return int(n), err
 }
 
-// SendFile leaves the choice of sendfile to package net.
+// SendFile leaves the choice of sendfile to package net. What is not in memory is
+// brought in first.
 func (c *pollConn) SendFile(f *File, off, n int64) (int64, error) {
 	if err := c.Flush(); err != nil {
 		return 0, err
 	}
-	if _, err := f.os.Seek(off, io.SeekStart); err != nil {
-		return 0, err
-	}
 	var done int64
 	for done < n {
+		piece := min(n-done, warmFileBytes)
+		if at := off + done; !f.inMemory(at, piece) {
+			c.loop.counters.Cold.Add(1)
+			c.loop.coldly(func() { f.bringIn(at, piece) })
+		}
+		m, err := c.sendPiece(f, off+done, piece)
+		done += m
+		if err != nil || m < piece {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// sendPiece sends n bytes, or fewer where the file ends.
+func (c *pollConn) sendPiece(f *File, off, n int64) (int64, error) {
+	var done int64
+	for {
 		if err := c.stoppedSend(); err != nil {
 			c.failSend(err)
+			return done, err
+		}
+		// The file's offset is where sending stopped, for all that is known.
+		if _, err := f.os.Seek(off+done, io.SeekStart); err != nil {
 			return done, err
 		}
 		c.armWrite()
@@ -176,13 +196,8 @@ func (c *pollConn) SendFile(f *File, off, n int64) (int64, error) {
 			c.outErr = err
 			return done, err
 		}
-		// The deadline has moved on meanwhile, or stopped sees that it has
-		// not. The file's offset is where sending stopped.
-		if _, err := f.os.Seek(off+done, io.SeekStart); err != nil {
-			return done, err
-		}
+		// The deadline has moved on meanwhile, or stopped sees that it has not.
 	}
-	return done, nil
 }
 
 // CloseWrite ends our direction after everything was sent.

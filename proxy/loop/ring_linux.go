@@ -26,7 +26,6 @@ const (
 
 	tasksKept    = 16          // idle tasks kept for ever; more are ended when unused for an interval
 	trimInterval = time.Second // how long a burst's tasks are kept
-	offsMax      = 64          // helper goroutines at work for one worker
 	poolKept     = 2048        // free chunks and batches kept by a worker: 4 MiB and 1 MiB
 	stashesKept  = 256         // free stashes kept: 2 MiB
 
@@ -63,6 +62,15 @@ type ringLoop struct {
 	ready      []*task // to be resumed
 	readySpare []*task
 	forks      []*fork // to be started
+
+	// Tasks that have a piece of a file to send, of which a turn resumes one.
+	senders      []*task // from senderNext on
+	senderNext   int
+	sendersLater []*task // behind all of senders
+
+	fileOps     []*fileOp
+	fileOpsFree []uint32
+	waste       []byte // where pages are read to that only have to be in memory
 
 	timers timers
 	trim   timer
@@ -176,13 +184,15 @@ func (l *ringLoop) turn() {
 	l.expire()
 	l.startForks()
 	l.runReady()
+	l.runSender()
 	l.releaseViews()
 	l.feedStarved()
 }
 
 // patience is how long the next wait may take; negative is for ever.
 func (l *ringLoop) patience() time.Duration {
-	if len(l.ready) > 0 || len(l.forks) > 0 || len(l.starved) > 0 && l.buffers.Free() > 0 {
+	ready := len(l.ready) + len(l.forks) + len(l.senders) - l.senderNext + len(l.sendersLater)
+	if ready > 0 || len(l.starved) > 0 && l.buffers.Free() > 0 {
 		return 0
 	}
 	next := l.timers.next()
@@ -209,6 +219,8 @@ const (
 	opPoll
 	opPollIn
 	opCancel
+	opFile     // one read of a file
+	opFileHint // advice about a file
 )
 
 const genMask = 1<<24 - 1
@@ -233,6 +245,9 @@ func (l *ringLoop) complete(e uring.Completion) {
 		return
 	case opAcceptCancel:
 		l.listeners[slot].cancelled()
+		return
+	case opFile, opFileHint:
+		l.fileDone(e, slot, kind == opFile)
 		return
 	}
 	c := l.slots[slot]

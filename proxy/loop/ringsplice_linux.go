@@ -16,8 +16,8 @@ func (l *ringLoop) PutPipe(p *Pipe) { l.pipes.put(p, &l.counters) }
 // of its own: splice through the ring would take a kernel thread for each waiting
 // direction (rule R10).
 //
-// It waits before it tries: that costs no system call, and others have their turn
-// between two pieces of a bulk that never pauses.
+// It waits before it tries: that costs no system call, and others go on between
+// two pieces of a bulk that never pauses.
 func (c *ringConn) ReadPipe(p *Pipe) (int, error) {
 	invariant.That(p.held == 0, "a pipe that is filled is empty before")
 	for polled := false; ; {
@@ -78,7 +78,8 @@ func (c *ringConn) polledIn() {
 	c.loop.wake(c.reader)
 }
 
-// WritePipe tries before it waits: mostly there is room.
+// WritePipe tries before it waits: mostly there is room. Like a piece of a file,
+// it has its turn.
 func (c *ringConn) WritePipe(p *Pipe) (int, error) {
 	if c.out != nil {
 		c.flush()
@@ -88,6 +89,7 @@ func (c *ringConn) WritePipe(p *Pipe) (int, error) {
 	}
 	c.filing = true
 	defer func() { c.filing = false }()
+	c.loop.awaitTurn()
 	for {
 		if err := c.sendFileReady(); err != nil {
 			return 0, err

@@ -31,7 +31,7 @@ const patience = 10 * time.Second
 // Run runs the whole suite on one engine.
 func Run(t *testing.T, engine loop.Engine) {
 	groups := []map[string]func(*Env){
-		streamTests, sendTests, progressTests, awaitTests, taskTests, lifeTests, edgeTests, stressTests,
+		streamTests, sendTests, progressTests, awaitTests, taskTests, lifeTests, edgeTests, stressTests, fileTests,
 		spliceTests, greetTests,
 	}
 	for _, group := range groups {
@@ -89,7 +89,10 @@ func New(t testing.TB, cfg loop.Config) *Env {
 	checkLeaks(t)
 	cfg.Panicked = func(value any, stack []byte) {
 		assert.Contains(t, string(stack), "goroutine")
-		e.panics <- value
+		select {
+		case e.panics <- value:
+		default: // counted all the same; the worker must not wait
+		}
 	}
 	e.config = cfg
 	e.restart(cfg)

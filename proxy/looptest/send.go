@@ -200,7 +200,7 @@ func (e *Env) file(content []byte) (path string, open func() *loop.File) {
 	require.NoError(e, err)
 	e.Cleanup(func() { assert.NoError(e, root.Close()) })
 	return path, func() *loop.File {
-		stat, whole, f, err := root.Load(e.Loop, "file", 0)
+		stat, whole, f, err := e.load(root, "file", 0)
 		assert.NoError(e, err)
 		assert.Nil(e, whole)
 		assert.EqualValues(e, len(content), stat.Size)

@@ -298,17 +298,17 @@ func files(e *Env) {
 	require.NoError(e, err)
 	defer func() { assert.NoError(e, root.Close()) }()
 	e.Task(func() {
-		stat, bytes, f, err := root.Load(e.Loop, "small", 1000)
+		stat, bytes, f, err := e.load(root, "small", 1000)
 		assert.NoError(e, err)
 		assert.Nil(e, f)
 		assert.Equal(e, "hello", string(bytes))
 		assert.True(e, stat.Regular)
 
-		again, err := root.Look(e.Loop, "small")
+		again, err := e.look(root, "small")
 		assert.NoError(e, err)
 		assert.True(e, stat.Same(again))
 		assert.NoError(e, os.WriteFile(path, []byte("longer now"), 0o644))
-		again, err = root.Look(e.Loop, "small")
+		again, err = e.look(root, "small")
 		assert.NoError(e, err)
 		assert.False(e, stat.Same(again))
 
@@ -316,11 +316,11 @@ func files(e *Env) {
 			assert.NoError(e, os.WriteFile(path, []byte("other text"), 0o644))
 			assert.NoError(e, os.Chtimes(path, again.ModTime, again.ModTime))
 		}
-		rewritten, err := root.Look(e.Loop, "small")
+		rewritten, err := e.look(root, "small")
 		assert.NoError(e, err)
 		assert.Equal(e, runtime.GOOS != "linux", again.Same(rewritten))
 
-		stat, bytes, f, err = root.Load(e.Loop, "large", 1000)
+		stat, bytes, f, err = e.load(root, "large", 1000)
 		assert.NoError(e, err)
 		assert.Nil(e, bytes)
 		if assert.NotNil(e, f) {
@@ -333,14 +333,14 @@ func files(e *Env) {
 		assert.EqualValues(e, 2000, stat.Size)
 
 		for _, name := range []string{"sub", "pipe"} {
-			stat, bytes, f, err = root.Load(e.Loop, name, 1000)
+			stat, bytes, f, err = e.load(root, name, 1000)
 			assert.NoError(e, err, name)
 			assert.Nil(e, bytes)
 			assert.Nil(e, f)
 			assert.False(e, stat.Regular)
 			assert.Equal(e, name == "sub", stat.Dir)
 		}
-		_, _, _, err = root.Load(e.Loop, "none", 1000)
+		_, _, _, err = e.load(root, "none", 1000)
 		assert.ErrorIs(e, err, os.ErrNotExist)
 	})
 }
@@ -359,15 +359,15 @@ func filesStayInside(e *Env) {
 	require.NoError(e, err)
 	defer func() { assert.NoError(e, root.Close()) }()
 	e.Task(func() {
-		_, bytes, _, err := root.Load(e.Loop, "inside", 100)
+		_, bytes, _, err := e.load(root, "inside", 100)
 		assert.NoError(e, err)
 		assert.Equal(e, "fine", string(bytes))
 		for _, name := range []string{"../secret", "relative", "absolute", "up/secret", "/etc/passwd", "x\x00y"} {
-			_, bytes, f, err := root.Load(e.Loop, name, 100)
+			_, bytes, f, err := e.load(root, name, 100)
 			assert.Error(e, err, name)
 			assert.Nil(e, bytes, name)
 			assert.Nil(e, f, name)
-			_, err = root.Look(e.Loop, name)
+			_, err = e.look(root, name)
 			assert.Error(e, err, name)
 		}
 	})

@@ -60,7 +60,7 @@ func benchmarkCopy(b *testing.B, engine loop.Engine, framing h1.Body, wire []byt
 				body.Start(from, framing)
 				w.Start(to, framing.Kind == h1.BodyChunked)
 				readErr, writeErr := Copy(&w, &body, buffer, patience, patience)
-				if readErr != nil || writeErr != nil || w.End(body.Trailer()) != nil {
+				if readErr != nil || writeErr != nil || w.End(body.Trailer(), false) != nil {
 					b.Errorf("copy: %v, %v", readErr, writeErr)
 					break
 				}

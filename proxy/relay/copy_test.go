@@ -28,7 +28,7 @@ func copied(from, to *fakeConn, framing h1.Body, chunk bool) (readErr, writeErr 
 	w.Start(to, chunk)
 	readErr, writeErr = Copy(&w, &b, make([]byte, 8), time.Second, time.Minute)
 	if readErr == nil && writeErr == nil {
-		writeErr = w.End(b.Trailer())
+		writeErr = w.End(b.Trailer(), false)
 		b.End()
 	}
 	return readErr, writeErr
@@ -159,7 +159,7 @@ func TestWriter(t *testing.T) {
 				_, err := h1.ParseTrailer([]byte(row.trailer+"\r\n"), trailer)
 				require.NoError(t, err)
 			}
-			assert.NoError(t, w.End(trailer))
+			assert.NoError(t, w.End(trailer, false))
 			assert.Equal(t, row.want, string(c.out))
 		})
 	}
@@ -372,9 +372,9 @@ func TestInterrupt(t *testing.T) {
 		readErr, writeErr = Copy(&w, &b, make([]byte, 100), patience, patience)
 		assert.NoError(t, readErr)
 		assert.Equal(t, loop.ErrDeadline, writeErr)
-		assert.Equal(t, loop.ErrDeadline, w.End(nil))
+		assert.Equal(t, loop.ErrDeadline, w.End(nil, false))
 		assert.Empty(t, to.out)
 		w.Start(to, true)
-		assert.NoError(t, w.End(nil))
+		assert.NoError(t, w.End(nil, false))
 	})
 }

@@ -119,8 +119,9 @@ func (w *Writer) Write(p []byte) (int, error) {
 }
 
 // End ends the body: with the last chunk and the trailer fields that may be
-// forwarded, where it is chunked. trailer may be nil.
-func (w *Writer) End(trailer *h1.Trailer) error {
+// forwarded, where it is chunked. trailer may be nil. underscores says whether
+// names may have them: those of responses may.
+func (w *Writer) End(trailer *h1.Trailer, underscores bool) error {
 	if w.cut {
 		return loop.ErrDeadline
 	}
@@ -130,7 +131,7 @@ func (w *Writer) End(trailer *h1.Trailer) error {
 	w.scratch = append(w.scratch[:0], h1.LastChunk...)
 	if trailer != nil {
 		for i, f := range trailer.Fields() {
-			if !trailer.HopByHop(i) && f.Key != h1.KeyUnderscore {
+			if !trailer.HopByHop(i) && (underscores || f.Key != h1.KeyUnderscore) {
 				w.scratch = h1.AppendField(w.scratch, f.Name, f.Value)
 			}
 		}

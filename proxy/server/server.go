@@ -258,9 +258,10 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 	var name string
 	if s.config.Listen.Mode == config.Static {
 		h = static.New(static.Config{
-			Dir:        s.dir,
-			Index:      s.config.StaticFiles.Index,
-			CacheBytes: s.config.StaticFiles.CacheBytes / int64(len(s.workers)),
+			Dir:           s.dir,
+			Index:         s.config.StaticFiles.Index,
+			CacheBytes:    s.config.StaticFiles.CacheBytes / int64(len(s.workers)),
+			Precompressed: s.config.StaticFiles.Precompressed,
 		})
 	} else {
 		name = s.pseudonym

@@ -1,102 +1,183 @@
 package static
 
 import (
-	"mime"
-	"path"
 	"strconv"
-	"time"
 
 	"atlas/proxy/h1"
 	"atlas/proxy/loop"
 )
 
-// entry is a file in memory with its response prepared. Nothing but checked and
-// used changes after newEntry: sends that are under way refer to its memory.
+// entry is one representation of a file, with its response prepared. Nothing of it
+// changes after newEntry: sends that are under way refer to its memory.
 type entry struct {
-	name string // canonical name of the request
-	file string // name in the directory
-	stat loop.Stat
+	stat loop.Stat // of the file that it is
+	etag string
+	kind string // its Content-Type
 
 	head          []byte // status line and fields of a 200, without Date and Connection
-	headUnchanged []byte // the same of a 304
+	common        []byte // part of head: the fields that a 206 has, too
+	headUnchanged []byte // status line and fields of a 304
 	tail          []byte // empty line, then the body
-	etag          string
-
-	checked loop.Instant // when it was last compared with the disk
-	used    bool         // since the clock hand passed
-	place   int          // in cache.clock
 }
 
-// newEntry prepares the responses for a file. body may be nil for one that is
-// not cached.
-func newEntry(name, file string, stat loop.Stat, body []byte, now loop.Instant) *entry {
-	e := &entry{name: name, file: file, stat: stat, checked: now}
-	e.etag = `"` + strconv.FormatInt(stat.Size, 16) + "-" + strconv.FormatInt(stat.ModTime.UnixNano(), 16) + `"`
-
-	common := h1.AppendField(nil, "Server", "atlas")
-	common = append(common, "Last-Modified: "...)
-	common = h1.AppendDate(common, stat.ModTime.Unix())
-	common = append(common, "\r\n"...)
-	common = h1.AppendField(common, "ETag", e.etag)
-
-	kind := mime.TypeByExtension(path.Ext(file))
-	if kind == "" {
-		kind = "application/octet-stream"
+// newEntry prepares the responses for a file, or the sibling of it that has a
+// coding. varies says that the file has siblings. body may be nil for one that is
+// not in memory.
+func newEntry(file string, c coding, varies bool, stat loop.Stat, body []byte) *entry {
+	e := &entry{stat: stat, kind: typeOf(file)}
+	tag := strconv.FormatInt(stat.Size, 16) + "-" + strconv.FormatInt(stat.ModTime.UnixNano(), 16)
+	if c != identity {
+		tag += "-" + c.String() // never that of the file, whatever its size and time
 	}
-	e.head = append(h1.AppendStatusLine(nil, 200), common...)
-	e.head = h1.AppendField(e.head, "Content-Type", kind)
+	e.etag = `"` + tag + `"`
+
+	e.headUnchanged = e.appendVersion(h1.AppendStatusLine(nil, 304), varies)
+	e.head = h1.AppendStatusLine(nil, 200)
+	line := len(e.head)
+	e.head = e.appendVersion(e.head, varies)
+	if c != identity {
+		e.head = h1.AppendField(e.head, "Content-Encoding", c.String())
+	}
+	common := len(e.head)
+	e.head = h1.AppendField(e.head, "Content-Type", e.kind)
+	e.head = h1.AppendField(e.head, "Accept-Ranges", "bytes")
 	e.head = h1.AppendContentLength(e.head, stat.Size)
-	e.headUnchanged = append(h1.AppendStatusLine(nil, 304), common...)
+	e.common = e.head[line:common]
 
 	e.tail = make([]byte, 0, 2+len(body))
 	e.tail = append(append(e.tail, "\r\n"...), body...)
 	return e
 }
 
-// bytes is what an entry is charged for: its memory and a share of the map.
+// appendVersion appends the fields that say which version this is.
+func (e *entry) appendVersion(b []byte, varies bool) []byte {
+	b = h1.AppendField(b, "Server", "atlas")
+	b = append(b, "Last-Modified: "...)
+	b = h1.AppendDate(b, e.stat.ModTime.Unix())
+	b = append(b, "\r\n"...)
+	b = h1.AppendField(b, "ETag", e.etag)
+	if varies {
+		b = h1.AppendField(b, "Vary", "Accept-Encoding")
+	}
+	return b
+}
+
+// bytes is what an entry is charged for.
 func (e *entry) bytes() int64 {
 	const overhead = 300
-	return int64(len(e.head)+len(e.headUnchanged)+len(e.tail)+2*len(e.name)) + overhead
+	return int64(len(e.head)+len(e.headUnchanged)+len(e.tail)) + overhead
+}
+
+// versions are a file and those of its siblings that stand for it, as they were
+// at one moment. Where there is none, nothing is regular.
+type versions [codings]loop.Stat
+
+func (v *versions) same(w *versions) bool {
+	for c := range v {
+		if !v[c].Same(w[c]) {
+			return false
+		}
+	}
+	return true
+}
+
+// siblings are the codings that there are.
+func (v *versions) siblings() (s codingSet) {
+	for c := brotli; c < codings; c++ {
+		if v[c].Regular {
+			s |= 1 << c
+		}
+	}
+	return s
+}
+
+// resource is what a name stands for: one file in up to four representations, of
+// which those are in memory that were asked for. Only checked and used change.
+type resource struct {
+	name     string // canonical name of the request
+	file     string // name in the directory
+	versions versions
+	siblings codingSet
+	entries  [codings]*entry // nil: not in memory, or not there
+
+	checked loop.Instant // when it was last compared with the disk
+	used    bool         // since the clock hand passed
+	place   int          // in cache.clock
+}
+
+// choose picks the representation for a request. nil: it is not in memory.
+func (r *resource) choose(head *h1.Request) *entry {
+	if r.siblings == 0 || !head.Has(h1.KeyAcceptEncoding) {
+		return r.entries[identity]
+	}
+	return r.entries[chooseCoding(joined(head, h1.KeyAcceptEncoding), r.siblings)]
+}
+
+// adopt takes the representations that an older resource of the same versions has
+// in memory.
+func (r *resource) adopt(old *resource) {
+	if old == nil || !r.versions.same(&old.versions) {
+		return
+	}
+	for c, e := range old.entries {
+		if r.entries[c] == nil {
+			r.entries[c] = e
+		}
+	}
+}
+
+// bytes is what a resource is charged for: its memory and a share of the map.
+func (r *resource) bytes() int64 {
+	const overhead = 600
+	sum := int64(overhead + len(r.name) + len(r.file))
+	for _, e := range r.entries {
+		if e != nil {
+			sum += e.bytes()
+		}
+	}
+	return sum
 }
 
 // cache is a worker's bounded memory of small files. The least recently used
-// go first, approximately: a clock hand gives each entry that was used since it
+// go first, approximately: a clock hand gives each one that was used since it
 // last passed another round, so that a hit costs one store.
 type cache struct {
 	bytesMax int64
 	bytes    int64
-	byName   map[string]*entry
-	clock    []*entry
+	byName   map[string]*resource
+	clock    []*resource
 	hand     int
 }
 
 // find looks up a name without copying it.
-func (c *cache) find(name []byte) *entry {
-	e := c.byName[string(name)]
-	if e != nil {
-		e.used = true
+func (c *cache) find(name []byte) *resource {
+	r := c.byName[string(name)]
+	if r != nil {
+		r.used = true
 	}
-	return e
+	return r
 }
 
-func (c *cache) get(name string) *entry { return c.byName[name] }
+func (c *cache) get(name string) *resource { return c.byName[name] }
 
-// add puts an entry in, in place of an older one of its name, and makes room.
-func (c *cache) add(e *entry) {
-	c.drop(e.name)
-	if e.bytes() > c.bytesMax {
+// add puts a resource in, in place of an older one of its name, and makes room.
+// It may not fit: then there is none of its name.
+func (c *cache) add(r *resource) {
+	c.drop(r.name)
+	bytes := r.bytes()
+	if bytes > c.bytesMax {
 		return
 	}
-	for c.bytes+e.bytes() > c.bytesMax {
+	for c.bytes+bytes > c.bytesMax {
 		c.evict()
 	}
 	if c.byName == nil {
-		c.byName = make(map[string]*entry)
+		c.byName = make(map[string]*resource)
 	}
-	c.byName[e.name] = e
-	e.place = len(c.clock)
-	c.clock = append(c.clock, e)
-	c.bytes += e.bytes()
+	c.byName[r.name] = r
+	r.place = len(c.clock)
+	c.clock = append(c.clock, r)
+	c.bytes += bytes
 }
 
 // evict drops the next entry that was not used for a round. The second round
@@ -104,67 +185,26 @@ func (c *cache) add(e *entry) {
 func (c *cache) evict() {
 	for {
 		c.hand %= len(c.clock)
-		e := c.clock[c.hand]
-		if !e.used {
-			c.drop(e.name)
+		r := c.clock[c.hand]
+		if !r.used {
+			c.drop(r.name)
 			return
 		}
-		e.used = false
+		r.used = false
 		c.hand++
 	}
 }
 
 func (c *cache) drop(name string) {
-	e := c.byName[name]
-	if e == nil {
+	r := c.byName[name]
+	if r == nil {
 		return
 	}
 	delete(c.byName, name)
 	last := len(c.clock) - 1
-	c.clock[e.place] = c.clock[last]
-	c.clock[e.place].place = e.place
+	c.clock[r.place] = c.clock[last]
+	c.clock[r.place].place = r.place
 	c.clock[last] = nil
 	c.clock = c.clock[:last]
-	c.bytes -= e.bytes()
-}
-
-// conditions are the validators that a request came with, copied out of it.
-type conditions struct {
-	noneMatch     []byte
-	modifiedSince []byte
-}
-
-func takeConditions(r *h1.Request) conditions {
-	var cond conditions
-	if r.Has(h1.KeyIfNoneMatch) {
-		cond.noneMatch = append([]byte{}, r.Value(h1.KeyIfNoneMatch)...)
-	}
-	if r.Has(h1.KeyIfModifiedSince) {
-		cond.modifiedSince = append([]byte{}, r.Value(h1.KeyIfModifiedSince)...)
-	}
-	return cond
-}
-
-// unchanged reports that the client has this version already: RFC 9110 section
-// 13.2.2, where an entity tag outranks a date.
-func (cond conditions) unchanged(etag string, modified time.Time) bool {
-	if cond.noneMatch != nil {
-		return matches(cond.noneMatch, etag)
-	}
-	if cond.modifiedSince != nil {
-		since, ok := h1.ParseDate(cond.modifiedSince, time.Now().Unix())
-		return ok && modified.Unix() <= since
-	}
-	return false
-}
-
-// matches compares weakly, as If-None-Match does (RFC 9110 section 13.1.2).
-func matches(list []byte, etag string) bool {
-	for l := h1.Items(list); l.Next(); {
-		item := string(l.Item)
-		if item == "*" || item == etag || item == "W/"+etag {
-			return true
-		}
-	}
-	return false
+	c.bytes -= r.bytes()
 }

@@ -2,7 +2,8 @@
 //
 // It refuses to lead out of the directory, to list it, to show hidden files and
 // to serve what is not a regular file. It opens nothing itself: package loop
-// does, without stopping the worker.
+// does, without stopping the worker. It compresses nothing either: a file may have
+// siblings that somebody compressed before.
 //
 // A Handler belongs to one worker. What its cache holds never changes: a
 // changed file gets a new entry.
@@ -11,7 +12,6 @@ package static
 import (
 	"errors"
 	"io/fs"
-	"mime"
 	"time"
 
 	"atlas/proxy/exchange"
@@ -21,9 +21,10 @@ import (
 
 // Config is what a Handler serves.
 type Config struct {
-	Dir        *loop.Dir
-	Index      string // file that stands for a directory
-	CacheBytes int64  // this worker's share
+	Dir           *loop.Dir
+	Index         string // file that stands for a directory
+	CacheBytes    int64  // this worker's share
+	Precompressed bool   // a file's siblings .br, .zst and .gz stand for it
 }
 
 const (
@@ -43,8 +44,6 @@ type Handler struct {
 
 // New makes the handler of one worker.
 func New(cfg Config) *Handler {
-	// The first look-up reads the system's tables from disk: do it now.
-	_ = mime.TypeByExtension(".html")
 	return &Handler{config: cfg, cache: cache{bytesMax: cfg.CacheBytes}}
 }
 
@@ -65,61 +64,94 @@ func (h *Handler) Handle(x *exchange.Exchange) {
 		x.Fail(404, "there is no such file")
 		return
 	}
-	if e := h.cache.find(name); e != nil && x.Loop.Now() < e.checked.After(freshFor) {
-		h.send(x, e)
-		return
+	if known := h.cache.find(name); known != nil && fresh(x, known) {
+		if e := known.choose(r); e != nil {
+			send(x, e)
+			return
+		}
 	}
 	h.load(x, string(name))
 }
 
+func fresh(x *exchange.Exchange, r *resource) bool { return x.Loop.Now() < r.checked.After(freshFor) }
+
 // load answers from the disk, and remembers a small file. From here on the
 // request waits, so its head is gone: what is needed of it is taken first.
 func (h *Handler) load(x *exchange.Exchange, name string) {
-	conditions := takeConditions(x.Request)
+	inHead := takeAsked(x.Request)
+	asked := inHead.clone()
 	query := string(x.Request.Query)
 	hasQuery := x.Request.Query != nil
 	x.ReleaseHead()
 
-	if e := h.cache.get(name); e != nil {
-		// Others of this worker may serve it as it is meanwhile.
-		e.checked = x.Loop.Now()
-		if stat, err := h.config.Dir.Look(x.Loop, e.file); err == nil && stat.Same(e.stat) {
-			h.sendIf(x, e, conditions)
-			return
-		}
-		h.cache.drop(name)
+	if e := h.recheck(x, name, &asked); e != nil {
+		sendAsked(x, e, nil, &asked)
+		return
 	}
-
 	file := name
 	if file == "" || file[len(file)-1] == '/' {
 		file += h.config.Index
 	}
-	stat, bytes, open, err := h.config.Dir.Load(x.Loop, file, h.largest())
-	switch {
-	case err != nil:
-		failOpen(x, err)
+	now := x.Loop.Now() // what is seen is no older than this
+	var found found
+	x.Loop.Off(func() { found = h.config.fetch(file, asked.codings) })
+	switch stat := &found.versions[found.coding]; {
+	case found.err != nil:
+		failOpen(x, found.err)
 	case stat.Dir && file == name: // not an index that is a directory
-		location := appendEscaped([]byte{'/'}, name)
-		location = append(location, '/')
-		if hasQuery {
-			location = append(append(location, '?'), query...)
-		}
-		x.Fail(301, "a directory ends with a slash", "Location", string(location))
+		to := location(name, query, hasQuery)
+		text := []byte("301 Moved Permanently: a directory ends with a slash\n")
+		x.Answer(301, "text/plain; charset=utf-8", text, "Location", to)
 	case !stat.Regular:
 		x.Fail(404, "there is no such file")
-	case open != nil:
-		defer open.Close()
-		h.sendOpen(x, file, open, conditions)
 	default:
-		e := newEntry(name, file, stat, bytes, x.Loop.Now())
-		h.cache.add(e)
-		h.sendIf(x, e, conditions)
+		siblings := found.versions.siblings()
+		e := newEntry(file, found.coding, siblings != 0, *stat, found.bytes)
+		if found.file != nil {
+			defer found.file.Close()
+		} else {
+			r := &resource{name: name, file: file, versions: found.versions, siblings: siblings, checked: now}
+			r.entries[found.coding] = e
+			r.adopt(h.cache.get(name))
+			h.cache.add(r)
+		}
+		sendAsked(x, e, found.file, &asked)
 	}
 }
 
-// largest is up to which size a file is worth caching: at most a quarter of the
-// cache, so that one file cannot push out all others.
-func (h *Handler) largest() int64 { return min(entryBytesMax, h.config.CacheBytes/4) }
+// recheck compares what the cache knows of a name with the disk, and forgets it
+// if something has changed. It returns the entry for this request, if that is in
+// memory.
+func (h *Handler) recheck(x *exchange.Exchange, name string, a *asked) *entry {
+	r := h.cache.get(name)
+	if r == nil {
+		return nil
+	}
+	if !fresh(x, r) {
+		// Others of this worker may serve it as it is meanwhile.
+		r.checked = x.Loop.Now()
+		var now versions
+		var err error
+		x.Loop.Off(func() { now, err = h.config.look(r.file) })
+		if err != nil || !now.same(&r.versions) {
+			if h.cache.get(name) == r {
+				h.cache.drop(name)
+			}
+			return nil
+		}
+	}
+	return r.entries[chooseCoding(a.codings, r.siblings)]
+}
+
+// location is the path of a directory, with its slash, for this server: it does
+// not begin with two slashes, as no name begins with one.
+func location(name, query string, hasQuery bool) string {
+	path := append(appendEscaped([]byte{'/'}, name), '/')
+	if hasQuery {
+		path = append(append(path, '?'), query...)
+	}
+	return string(path)
+}
 
 func failOpen(x *exchange.Exchange, err error) {
 	switch {
@@ -129,52 +161,5 @@ func failOpen(x *exchange.Exchange, err error) {
 		x.Fail(404, "there is no such file")
 	default:
 		x.Fail(500, "the server cannot read this file")
-	}
-}
-
-// send answers from the cache with the request's head still at hand.
-func (h *Handler) send(x *exchange.Exchange, e *entry) {
-	if x.Request.Has(h1.KeyIfNoneMatch) || x.Request.Has(h1.KeyIfModifiedSince) {
-		h.sendIf(x, e, takeConditions(x.Request))
-		return
-	}
-	tail := e.tail
-	if x.Method == h1.MethodHead {
-		tail = tail[:2]
-	}
-	// A failed send shows at the next one, or closes the connection.
-	_ = x.SendPrepared(200, e.head, tail)
-}
-
-func (h *Handler) sendIf(x *exchange.Exchange, e *entry, cond conditions) {
-	switch {
-	case cond.unchanged(e.etag, e.stat.ModTime):
-		_ = x.SendPrepared(304, e.headUnchanged, e.tail[:2])
-	case x.Method == h1.MethodHead:
-		_ = x.SendPrepared(200, e.head, e.tail[:2])
-	default:
-		_ = x.SendPrepared(200, e.head, e.tail)
-	}
-}
-
-// sendOpen answers with a file that is too large for the cache.
-func (h *Handler) sendOpen(x *exchange.Exchange, file string, f *loop.File, cond conditions) {
-	e := newEntry("", file, f.Stat, nil, 0)
-	if cond.unchanged(e.etag, e.stat.ModTime) || x.Method == h1.MethodHead {
-		h.sendIf(x, e, cond)
-		return
-	}
-	if x.SendPrepared(200, e.head, e.tail) != nil {
-		return
-	}
-	// Who does not get all must not take this for all, nor the next response for
-	// the rest.
-	switch n, err := x.SendFile(f, 0, f.Size); {
-	case err != nil:
-		x.Fault(exchange.Fault{Status: exchange.StatusGone, Why: "the client takes no more", Cause: err,
-			Side: exchange.ClientSide, Step: "send response"})
-	case n < f.Size:
-		x.Fault(exchange.Fault{Status: 500, Why: "the file has become shorter",
-			Side: exchange.ProxySide, Step: "send response"})
 	}
 }

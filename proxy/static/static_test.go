@@ -44,7 +44,7 @@ func newSite(t testing.TB, engine loop.Engine, change ...func(*settings)) *site 
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, dir.Close()) })
 	set := settings{
-		static: Config{Dir: dir, Index: "index.html", CacheBytes: 64 << 20},
+		static: Config{Dir: dir, Index: "index.html", CacheBytes: 64 << 20, Precompressed: true},
 		client: exchange.Config{Header: patience, Body: patience, Write: patience, Idle: patience, Stats: s.stats},
 		wrap:   func(h exchange.Handler) exchange.Handler { return h },
 	}
@@ -121,7 +121,8 @@ func TestGet(t *testing.T) {
 			assert.NoError(s, err)
 			assert.WithinDuration(s, time.Now(), changed, time.Minute)
 			assert.Empty(s, got.Header.Get("Connection"))
-			assert.Len(s, got.Header, 6)
+			assert.Equal(s, "bytes", got.Header.Get("Accept-Ranges"))
+			assert.Len(s, got.Header, 7)
 		}
 		assert.EqualValues(s, 3, s.stats.Requests.Load())
 		assert.EqualValues(s, 3, s.stats.Responses[1].Load())
@@ -341,7 +342,7 @@ func TestConditional(t *testing.T) {
 				}
 			}
 			for _, field := range []string{
-				`If-None-Match: "other"`, "If-Modified-Since: Mon, 10 Jun 2024 10:00:00 GMT", "Range: bytes=0-1",
+				`If-None-Match: "other"`, "If-Modified-Since: Mon, 10 Jun 2024 10:00:00 GMT", "Range: lines=0-1",
 			} {
 				got := c.ask("GET /"+name, field)
 				assert.Equal(s, 200, got.StatusCode, field)

@@ -124,6 +124,7 @@ const (
 	NoUpstream                           // none was eligible
 	QueueFull                            // none had room, and too many waited already
 	QueueTimeout                         // none had room in time
+	Scarce                               // no descriptor, port or memory here for a connection to it
 	upstreamErrors
 )
 
@@ -146,6 +147,8 @@ func (e UpstreamError) String() string {
 		return "queue_full"
 	case QueueTimeout:
 		return "queue_timeout"
+	case Scarce:
+		return "scarce"
 	}
 	return "unknown"
 }

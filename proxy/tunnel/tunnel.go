@@ -119,8 +119,8 @@ func (c *connection) connect() bool {
 		if errors.Is(err, loop.ErrStopped) {
 			return false
 		}
-		if upstream.Ours(err) {
-			c.fail(Failure{Upstream: c.target.Name, Why: "no connection can be made here", Cause: err})
+		if errors.Is(err, upstream.ErrScarce) {
+			c.fail(Failure{Upstream: c.target.Name, Why: upstream.ErrScarce.Error(), Cause: err})
 			return false
 		}
 		h.pool.Failed(c.target, 0)

@@ -241,7 +241,7 @@ func TestNoDescriptors(t *testing.T) {
 			r.resets()
 			restore()
 			f := r.failures(i + 1)[i]
-			assert.Equal(t, "no connection can be made here", f.Why)
+			assert.Equal(t, upstream.ErrScarce.Error(), f.Why)
 			assert.ErrorIs(t, f.Cause, syscall.EMFILE)
 		}
 		assert.Zero(t, r.stats.UpstreamErrors[stats.Refused].Load())

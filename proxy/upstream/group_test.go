@@ -202,6 +202,25 @@ func TestNames(t *testing.T) {
 	})
 }
 
+// A resolver that hangs keeps nobody waiting.
+func TestSlowLookup(t *testing.T) {
+	engines(t, Config{}, func(t *testing.T, r *rig) {
+		var asked atomic.Int64
+		r.options.Lookup = func(ctx context.Context, _ string) ([]netip.Addr, error) {
+			if asked.Add(1) > 1 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return []netip.Addr{netip.MustParseAddr("192.0.2.7")}, nil
+		}
+		r.options.Upstreams = []Upstream{{Weight: 1, Host: "app.test", Port: 80}}
+		r.to(addresses(1)...)
+		r.pool.group.lookSoon(r.pool.group.Endpoints()[0])
+		r.Eventually("it to hang", func() bool { return asked.Load() == 2 })
+		assert.Equal(t, map[string]int{"a": 100}, r.picks(100))
+	})
+}
+
 // A name that has no address yet gets requests when it has.
 func TestNameWithoutAddress(t *testing.T) {
 	engines(t, Config{}, func(t *testing.T, r *rig) {

@@ -1,9 +1,7 @@
 package upstream
 
 import (
-	"fmt"
 	"net/netip"
-	"syscall"
 	"testing"
 	"time"
 
@@ -70,11 +68,4 @@ func TestCheckConnects(t *testing.T) {
 	assert.ErrorContains(t, ask(t.Context(), &Endpoint{Address: e.Full(), upstream: u}), "i/o timeout")
 	refused := loop.Address{AddrPort: netip.MustParseAddrPort("127.0.0.1:1")}
 	assert.ErrorContains(t, ask(t.Context(), &Endpoint{Address: refused, upstream: u}), "refused")
-}
-
-func TestOurs(t *testing.T) {
-	assert.True(t, Ours(fmt.Errorf("upstream a: %w", syscall.EMFILE)))
-	assert.True(t, Ours(syscall.EADDRNOTAVAIL))
-	assert.False(t, Ours(syscall.ECONNREFUSED))
-	assert.False(t, Ours(loop.ErrDeadline))
 }

@@ -56,7 +56,17 @@ var (
 	ErrNone = errors.New("no upstream is eligible")
 	// ErrNoAddress: all are names, and none has an address.
 	ErrNoAddress = errors.New("no upstream's name has an address")
+	// ErrScarce: this machine, or what it allows this process, has no room for
+	// another connection. No upstream is to blame, and none would be better.
+	ErrScarce = errors.New("no room for another connection to an upstream")
 )
+
+// scarce reports an error of a dial that is ours.
+func scarce(err error) bool {
+	return slices.ContainsFunc([]error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
+	}, func(ours error) bool { return errors.Is(err, ours) })
+}
 
 // Pool is one worker's upstream connections.
 type Pool struct {
@@ -343,15 +353,7 @@ func (p *Pool) TakeFor(t *Target, client proxyhead.Header) (*Conn, error) {
 		err = introduce(conn, t.upstream.SendProxy, client)
 	}
 	if err != nil {
-		switch {
-		case err == loop.ErrStopped, Ours(err):
-		case err == loop.ErrDeadline:
-			p.config.Stats.FailUpstream(stats.ConnectTimeout)
-		default:
-			p.config.Stats.FailUpstream(stats.Refused)
-		}
-		p.group.lookSoon(t.Endpoint)
-		return nil, fmt.Errorf("upstream %s: connect: %w", t.Endpoint, err)
+		return nil, fmt.Errorf("upstream %s: connect: %w", t.Endpoint, p.refused(t, err))
 	}
 	c := p.newConn()
 	*c = Conn{Conn: conn, pool: p, target: t, since: p.loop.Now()}
@@ -376,19 +378,25 @@ func introduce(c loop.Conn, v proxyhead.Version, client proxyhead.Header) error 
 	return err
 }
 
-// Ours reports an error of a dial that says nothing about the upstream: there are
-// no descriptors, ports or memory here.
-func Ours(err error) bool {
-	var errno syscall.Errno
-	if !errors.As(err, &errno) {
-		return false
+// refused counts a dial that failed.
+func (p *Pool) refused(t *Target, err error) error {
+	switch {
+	case err == loop.ErrStopped:
+		return err
+	case scarce(err):
+		p.config.Stats.FailUpstream(stats.Scarce)
+		return errors.Join(ErrScarce, err)
+	case err == loop.ErrDeadline:
+		p.config.Stats.FailUpstream(stats.ConnectTimeout)
+	default:
+		p.config.Stats.FailUpstream(stats.Refused)
 	}
-	switch errno {
-	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL:
-		return true
-	}
-	return false
+	p.group.lookSoon(t.Endpoint)
+	return err
 }
+
+// Ready reports that Take probably need not dial.
+func (t *Target) Ready() bool { return len(t.idle) > 0 }
 
 func (p *Pool) newConn() *Conn {
 	if n := len(p.free); n > 0 {
@@ -437,6 +445,9 @@ func (c *Conn) Drop() {
 		p.free = append(p.free, c)
 	}
 }
+
+// Abandon closes a connection that another task may still know.
+func (c *Conn) Abandon() { c.Conn.Reset() }
 
 // Lost closes an idle connection that the upstream ended, that spoke out of
 // turn, or that expired.

@@ -76,6 +76,26 @@ func (r *Ring) Read(fd int, p []byte, userData uint64) {
 	sqe.SetUserData(userData)
 }
 
+// ReadFile reads once from off of a file into p, on a thread of the kernel's own:
+// on ours it would wait for the disk, or at the least start the reading. The
+// kernel owns p until the completion.
+func (r *Ring) ReadFile(fd int, p []byte, off int64, userData uint64) {
+	sqe := r.next()
+	sqe.PrepOperation(abi.IORING_OP_READ, int32(fd), address(p), uint32(len(p)), uint64(off))
+	sqe.SetFlags(abi.IOSQE_FLAGS_ASYNC)
+	sqe.SetUserData(userData)
+}
+
+// Fadvise gives advice (unix.FADV_WILLNEED and the like) on n bytes of a file from
+// off, on a thread of the kernel's own.
+func (r *Ring) Fadvise(fd int, off int64, n uint32, advice uint32, userData uint64) {
+	sqe := r.next()
+	sqe.PrepOperation(abi.IORING_OP_FADVISE, int32(fd), 0, n, uint64(off))
+	sqe.SetOpFlags(advice)
+	sqe.SetFlags(abi.IOSQE_FLAGS_ASYNC)
+	sqe.SetUserData(userData)
+}
+
 // Poll waits once for events (unix.POLLOUT and the like) on fd.
 func (r *Ring) Poll(fd int, events uint32, userData uint64) {
 	sqe := r.next()

@@ -344,3 +344,26 @@ func BenchmarkNopTurn(b *testing.B) {
 		r.Next()
 	}
 }
+
+// Files are read and advised about on the kernel's own threads.
+func TestFileOperations(t *testing.T) {
+	r := open(t, Config{Entries: 8, Completions: 16})
+	path := t.TempDir() + "/file"
+	content := bytes.Repeat([]byte("0123456789"), 1000)
+	require.NoError(t, os.WriteFile(path, content, 0o644))
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	into := make([]byte, 5000)
+	r.ReadFile(int(f.Fd()), into, 7000, 1)
+	c := next(t, r)
+	assert.EqualValues(t, 1, c.UserData)
+	require.EqualValues(t, 3000, c.Result, "up to the end")
+	assert.Equal(t, content[7000:], into[:3000])
+	r.ReadFile(int(f.Fd()), into, 10_000, 2)
+	assert.Zero(t, next(t, r).Result)
+	r.Fadvise(int(f.Fd()), 0, 4096, unix.FADV_WILLNEED, 3)
+	c = next(t, r)
+	assert.EqualValues(t, 3, c.UserData)
+	assert.Zero(t, c.Result)
+}
