@@ -39,6 +39,7 @@ var floors = map[string]map[string]int{
 		"proxy/upstream":       5,
 		"proxy/exchange":       5,
 		"proxy/tlsio":          4,
+		"proxy/proxyhead":      4,
 		"proxy/relay":          4,
 		"proxy/looptest":       3, // helps tests
 		"proxy/loop/iouringgo": 3, // benchmark of what loop is not built on
@@ -84,6 +85,7 @@ var doors = map[string][]string{
 	"github.com/iceber/iouring-go":            {"proxy/loop/iouringgo"},
 	"github.com/iceber/iouring-go/syscall":    {"proxy/uring"},
 	"github.com/pelletier/go-toml/v2":         {"proxy/config", "scenarios", "compare/..."},
+	"github.com/pires/go-proxyproto":          {"proxy/proxyhead", "tests"},
 	"github.com/rogpeppe/go-internal":         {"tests"},
 	"github.com/stretchr/testify":             {"tests", "proxy/looptest"},
 	"github.com/tsenart/vegeta/v12":           {"harness/attack"},

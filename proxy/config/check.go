@@ -119,6 +119,36 @@ func (r *reader) checkMode() {
 	case mode == Static && !root && !alias:
 		r.fail(r.seen["static_files"], "static_files.root", fault{
 			`mode "static" needs the folder to serve`, `write root = "/var/www/html" in [static_files]`})
+	case mode == TCP:
+		r.checkTCP()
+	case mode == HTTP:
+		r.checkHTTP()
+	}
+}
+
+// checkTCP has defaults of its own, and no requests to go by.
+func (r *reader) checkTCP() {
+	for i := range r.keys {
+		if k := &r.keys[i]; k.InTCP != "" && r.seen[k.Path] == (span{}) {
+			r.setTo(k, k.InTCP)
+		}
+	}
+	if r.config.Routing.Strategy == balance.Hash {
+		r.fail(r.seen["routing.strategy"], "routing.strategy", fault{
+			`strategy "hash" goes by a request, and mode "tcp" knows none`, `write strategy = "ip_hash"`})
+	}
+}
+
+// checkHTTP refuses what would tell an upstream one client for the requests of
+// many: a connection to it serves them all.
+func (r *reader) checkHTTP() {
+	for i := range r.config.Upstreams {
+		path := fmt.Sprintf("%s[%d].send_proxy", repeated, i)
+		if at, set := r.seen[path]; set {
+			r.fail(at, path, fault{
+				"`send_proxy` names one client, and in mode \"http\" a connection carries the requests of many",
+				"leave it out: X-Forwarded-For names the client of each request"})
+		}
 	}
 }
 

@@ -54,7 +54,9 @@ type Listen struct {
 	Engine  Engine
 	Pin     bool // keep each worker on one CPU
 	Backlog int  // 0: min(4096, somaxconn)
-	TLS     *TLS // nil: plain
+	// AcceptProxy are proxies whose connections begin with a PROXY header.
+	AcceptProxy []netip.Prefix
+	TLS         *TLS // nil: plain
 }
 
 // TLS is the [listen.tls] table.
@@ -100,8 +102,9 @@ type Upstream struct {
 	Port    int    // 0 with a Unix socket
 	Weight  int    // share of the requests; 0: no new ones
 
-	MaxConnections int // exchanges at once at each of its addresses; 0: no bound
-	MinIdle        int // connections that each worker keeps ready
+	MaxConnections int    // exchanges at once at each of its addresses; 0: no bound
+	MinIdle        int    // connections that each worker keeps ready
+	SendProxy      string // version of the PROXY header: "v1" or "v2"; empty: none
 	HealthCheck    *HealthCheck
 
 	TLS        bool

@@ -27,6 +27,7 @@ type Key struct {
 	Path     string // table, dot, name: "listen.tls.cert"
 	Type     Type
 	Default  string // as it would stand in the file; empty: none
+	InTCP    string // the default in mode "tcp", if that is another one
 	Required bool   // in each table that is there
 	Min, Max int64  // of an integer, of bytes, or of a duration in nanoseconds
 	Values   []string
@@ -112,6 +113,9 @@ func listenKeys() []Key {
 		{Path: "listen.backlog", Type: Integer, Default: "0", Max: backlogMax,
 			field: func(c *Config) any { return &c.Listen.Backlog },
 			Doc:   "Connections the kernel may queue before they are accepted; 0 takes 4096 or less."},
+		{Path: "listen.accept_proxy", Type: List, Default: "[]",
+			field: func(c *Config) any { return &c.Listen.AcceptProxy },
+			Doc:   "Addresses or networks of proxies that begin each connection with a PROXY header."},
 		{Path: "listen.root", Type: String, Alias: "static_files.root", Modes: []Mode{Static}, check: checkPath,
 			field: func(c *Config) any { return &c.StaticFiles.Root },
 			Doc:   "Another name for root in [static_files]."},
@@ -157,9 +161,9 @@ func upstreamKeys() []Key {
 		{Path: "upstreams.weight", Type: Integer, Default: "1", Max: weightMax, Modes: proxied,
 			field: func(c *Config) any { return &lastUpstream(c).Weight },
 			Doc:   "Share of the requests relative to the other upstreams; 0 sends no new ones."},
-		{Path: "upstreams.max_connections", Type: Integer, Default: "0", Max: connsMax, Modes: []Mode{HTTP},
+		{Path: "upstreams.max_connections", Type: Integer, Default: "0", Max: connsMax, Modes: proxied,
 			field: func(c *Config) any { return &lastUpstream(c).MaxConnections },
-			Doc:   "Requests at once at each address of the upstream, others wait; 0 sets no limit."},
+			Doc:   "Requests, or connections in mode \"tcp\", at once at each address, others wait; 0 sets no limit."},
 		{Path: "upstreams.min_idle", Type: Integer, Default: "0", Max: idleMax, Modes: []Mode{HTTP},
 			field: func(c *Config) any { return &lastUpstream(c).MinIdle },
 			Doc:   "Idle connections that each worker keeps ready at each address of the upstream."},
@@ -172,6 +176,9 @@ func upstreamKeys() []Key {
 		{Path: "upstreams.ca", Type: String, Modes: proxied, check: checkPath,
 			field: func(c *Config) any { return &lastUpstream(c).CA },
 			Doc:   "PEM file with the authorities of the upstream's certificate; by default the system's."},
+		{Path: "upstreams.send_proxy", Type: Enum, Values: []string{"v1", "v2"}, Modes: []Mode{TCP},
+			field: func(c *Config) any { return &lastUpstream(c).SendProxy },
+			Doc:   "Begin each connection to the upstream with a PROXY header of this version."},
 	}
 }
 
@@ -179,7 +186,7 @@ func healthKeys() []Key {
 	keys := []Key{
 		{Path: checked + ".path", Type: String, Default: `"/"`, check: checkTarget,
 			field: func(c *Config) any { return &healthOf(c).Path },
-			Doc:   "Path to ask for with GET; a status of 200 to 399 is healthy."},
+			Doc:   "Path to ask for with GET; a status of 200 to 399 is healthy, in mode \"tcp\" any connection."},
 		{Path: checked + ".interval", Type: Duration, Default: `"10s"`,
 			field: func(c *Config) any { return &healthOf(c).Interval },
 			Doc:   "Time between two checks, give or take a tenth."},
@@ -194,7 +201,7 @@ func healthKeys() []Key {
 			Doc:   "Successful checks in a row that bring it back."},
 	}
 	for i := range keys {
-		keys[i].Modes = []Mode{HTTP}
+		keys[i].Modes = []Mode{HTTP, TCP}
 		if keys[i].Type == Duration {
 			keys[i].Min, keys[i].Max = int64(timeoutMin), int64(timeoutMax)
 		}
@@ -203,30 +210,30 @@ func healthKeys() []Key {
 }
 
 func routingKeys() []Key {
-	http := []Mode{HTTP}
+	http, proxied := []Mode{HTTP}, []Mode{HTTP, TCP}
 	return []Key{
-		{Path: "routing.strategy", Type: Enum, Default: `"round_robin"`, Modes: []Mode{HTTP, TCP},
+		{Path: "routing.strategy", Type: Enum, Default: `"round_robin"`, Modes: proxied,
 			Values: append(names(balance.Strategies()...), weightedRoundRobin),
 			field:  func(c *Config) any { return &c.Routing.Strategy },
-			Doc:    "How to choose the upstream of a request."},
+			Doc:    "How to choose the upstream of a request, or of a connection in mode \"tcp\"."},
 		{Path: "routing.hash", Type: String, Modes: http, check: checkHash,
 			field: func(c *Config) any { return &c.Routing.Hash },
 			Doc:   "What strategy \"hash\" goes by: \"header=NAME\", \"cookie=NAME\" or \"path\"."},
 		{Path: "routing.sticky", Type: String, Modes: http, check: checkCookie,
 			field: func(c *Config) any { return &c.Routing.Sticky },
 			Doc:   "Name of a cookie that keeps each client at the upstream it had first."},
-		{Path: "routing.retries", Type: Integer, Default: "2", Max: retriesMax, Modes: http,
+		{Path: "routing.retries", Type: Integer, Default: "2", Max: retriesMax, Modes: proxied,
 			field: func(c *Config) any { return &c.Routing.Retries },
 			Doc:   "Further tries, on other upstreams first, of a request that no upstream can have acted upon."},
-		{Path: "routing.retry_budget", Type: Integer, Default: "20", Max: 100, Modes: http,
+		{Path: "routing.retry_budget", Type: Integer, Default: "20", Max: 100, Modes: proxied,
 			field: func(c *Config) any { return &c.Routing.RetryBudget },
 			Doc:   "Percent of the requests of ten seconds that may be tried again after a time-out; 30 always may."},
-		{Path: "routing.slow_start", Type: Duration, Default: `"0s"`, Max: int64(timeoutMax), Modes: http,
+		{Path: "routing.slow_start", Type: Duration, Default: `"0s"`, Max: int64(timeoutMax), Modes: proxied,
 			field: func(c *Config) any { return &c.Routing.SlowStart },
 			Doc:   "Time in which an upstream that comes back gets from a tenth to all of its share."},
-		{Path: "routing.queue", Type: Integer, Default: "1024", Max: queueMax, Modes: http,
+		{Path: "routing.queue", Type: Integer, Default: "1024", Max: queueMax, Modes: proxied,
 			field: func(c *Config) any { return &c.Routing.Queue },
-			Doc:   "Requests that may wait for an upstream with max_connections; more are answered 503 at once."},
+			Doc:   "Requests that may wait for an upstream with max_connections; more are refused at once."},
 		{Path: "routing.trusted_proxies", Type: List, Default: "[]", Modes: http,
 			field: func(c *Config) any { return &c.Routing.TrustedProxies },
 			Doc:   "Addresses or networks whose X-Forwarded-For, -Proto, -Host and Forwarded are believed."},
@@ -253,16 +260,16 @@ func staticKeys() []Key {
 
 func timeoutKeys() []Key {
 	keys := []Key{
-		{Path: "timeouts.header", Default: `"10s"`, Modes: []Mode{HTTP, Static},
+		{Path: "timeouts.header", Default: `"10s"`,
 			field: func(c *Config) any { return &c.Timeouts.Header },
-			Doc:   "Time a client has to send a whole request head."},
+			Doc:   "Time a client has to send a whole request head, and a proxy its PROXY header."},
 		{Path: "timeouts.body", Default: `"60s"`, Modes: []Mode{HTTP, Static},
 			field: func(c *Config) any { return &c.Timeouts.Body },
 			Doc:   "Longest pause of a client within a request body."},
-		{Path: "timeouts.write", Default: `"60s"`,
+		{Path: "timeouts.write", Default: `"60s"`, Modes: []Mode{HTTP, Static},
 			field: func(c *Config) any { return &c.Timeouts.Write },
 			Doc:   "Longest time a client may take no bytes of a response."},
-		{Path: "timeouts.idle", Default: `"75s"`,
+		{Path: "timeouts.idle", Default: `"75s"`, Modes: []Mode{HTTP, Static},
 			field: func(c *Config) any { return &c.Timeouts.Idle },
 			Doc:   "Time a client connection is kept between two requests."},
 		{Path: "timeouts.handshake", Default: `"10s"`,
@@ -277,12 +284,12 @@ func timeoutKeys() []Key {
 		{Path: "timeouts.pool", Default: `"60s"`, Modes: []Mode{HTTP},
 			field: func(c *Config) any { return &c.Timeouts.Pool },
 			Doc:   "Time a connection to an upstream is kept between two requests."},
-		{Path: "timeouts.queue", Default: `"3s"`, Modes: []Mode{HTTP},
+		{Path: "timeouts.queue", Default: `"3s"`, Modes: []Mode{HTTP, TCP},
 			field: func(c *Config) any { return &c.Timeouts.Queue },
 			Doc:   "Time a request may wait for an upstream with max_connections."},
-		{Path: "timeouts.tunnel", Default: `"1h"`, Modes: []Mode{HTTP},
+		{Path: "timeouts.tunnel", Default: `"1h"`, InTCP: `"10m"`, Modes: []Mode{HTTP, TCP},
 			field: func(c *Config) any { return &c.Timeouts.Tunnel },
-			Doc:   "Longest time nothing may move on an upgraded connection, such as a WebSocket."},
+			Doc:   "Longest time nothing may move on an upgraded connection, such as a WebSocket, or in mode \"tcp\"."},
 		{Path: "timeouts.drain", Default: `"30s"`,
 			field: func(c *Config) any { return &c.Timeouts.Drain },
 			Doc:   "Time open exchanges have to end when the server stops."},

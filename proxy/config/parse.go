@@ -81,10 +81,14 @@ func newReader(file string, text []byte) *reader {
 // setDefault reads the default as if it stood in the file, so that the table
 // of keys is the only place that knows it.
 func (r *reader) setDefault(k *Key) {
-	if k.Default == "" {
+	r.setTo(k, k.Default)
+}
+
+func (r *reader) setTo(k *Key, text string) {
+	if text == "" {
 		return
 	}
-	d := newDocument("default", []byte("value = "+k.Default))
+	d := newDocument("default", []byte("value = "+text))
 	if err := d.read(); err != nil {
 		panic("config: default of " + k.Path + ": " + err.Message)
 	}

@@ -90,6 +90,10 @@ func TestParseSample(t *testing.T) {
 				keys = append(keys, w.Key)
 			}
 			assert.Equal(t, unused, keys)
+			tunnel := time.Hour
+			if mode == TCP {
+				tunnel = 10 * time.Minute
+			}
 			assert.Equal(t, &Config{
 				File: "atlas.toml",
 				Listen: Listen{
@@ -104,7 +108,7 @@ func TestParseSample(t *testing.T) {
 				Timeouts: Timeouts{
 					Header: 10 * time.Second, Body: time.Minute, Write: time.Minute, Idle: 75 * time.Second,
 					Handshake: 10 * time.Second, Connect: 3 * time.Second, Upstream: time.Minute, Pool: time.Minute,
-					Queue: 3 * time.Second, Tunnel: time.Hour, Drain: 30 * time.Second,
+					Queue: 3 * time.Second, Tunnel: tunnel, Drain: 30 * time.Second,
 				},
 				Limits: Limits{HeaderBytes: 16384, HeaderFields: 100, RateMin: 240},
 			}, config)

@@ -98,6 +98,20 @@ type Layer interface {
 	Under() Conn
 }
 
+// Greeter is a Handler of a protocol in which the server may speak first.
+type Greeter interface {
+	// Greets is asked once for an accepted connection, behind Open: true has
+	// Serve called at once, whether something has been received or not.
+	Greets(c Conn) bool
+}
+
+// Greets asks h, if it is a Greeter. It is for the loop, and for handlers that
+// stand in front of another one.
+func Greets(h Handler, c Conn) bool {
+	greeter, may := h.(Greeter)
+	return may && greeter.Greets(c)
+}
+
 // Loop is one worker.
 type Loop interface {
 	// Post runs f on the worker soon, outside any task: f must not wait. Any
@@ -125,6 +139,11 @@ type Loop interface {
 	Off(f func())
 	// Sleep waits.
 	Sleep(d time.Duration)
+	// Pipe lends an empty pipe, for a Splicer. It fails where the worker or the
+	// process has too many: then bytes are copied instead.
+	Pipe() (*Pipe, error)
+	// PutPipe gives it back, whatever is in it.
+	PutPipe(p *Pipe)
 
 	// Now is the worker's clock, as of this turn of the loop.
 	Now() Instant
@@ -229,6 +248,9 @@ type Conn interface {
 	// Local and Remote are the socket's addresses; invalid for Unix sockets.
 	Local() netip.AddrPort
 	Remote() netip.AddrPort
+	// SetAddrs has Local and Remote say something else from now on: between whom
+	// a proxy in front of us has been asked to connect.
+	SetAddrs(local, remote netip.AddrPort)
 	// Attachment is whatever the owner attached.
 	Attachment() any
 	Attach(v any)
@@ -266,6 +288,9 @@ func under(c Conn) Conn {
 	}
 }
 
+// names are the ends of a connection as somebody else knows them.
+type names struct{ local, remote netip.AddrPort }
+
 // Counters are written by the worker and read by anyone.
 type Counters struct {
 	Accepted atomic.Uint64 // connections accepted
@@ -276,5 +301,7 @@ type Counters struct {
 	Enters   atomic.Uint64 // system calls that entered the ring (ring)
 	Tasks    atomic.Int64  // tasks that exist, idle ones included
 	Refused  atomic.Uint64 // accepts that failed for want of descriptors
+	Pipes    atomic.Int64  // pipes in use
+	Spliced  atomic.Uint64 // bytes moved into pipes
 	Cold     atomic.Uint64 // pieces of files that were brought into memory before they were sent
 }

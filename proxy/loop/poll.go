@@ -36,6 +36,7 @@ type pollLoop struct {
 	conns     map[*pollConn]struct{}
 	parked    map[*pollConn]struct{}
 	listeners []*net.TCPListener
+	pipes     pipes
 	sweeping  bool
 	draining  bool
 	stopping  bool
@@ -93,6 +94,7 @@ func (l *pollLoop) end() {
 	for c := range l.conns {
 		c.Close() // parked: the tasks of others would have kept the worker
 	}
+	l.pipes.close()
 	l.cut()
 	close(l.done)
 }
@@ -165,8 +167,10 @@ func (l *pollLoop) admit(conn *net.TCPConn, h Handler) {
 	if c.closing {
 		return
 	}
-	c.idle = true
-	if l.draining {
+	if c.greets = Greets(h, c); !c.greets {
+		c.idle = true
+	}
+	if l.draining && c.idle {
 		c.drain()
 	}
 	l.hold()
@@ -329,6 +333,12 @@ func (l *pollLoop) Sleep(d time.Duration) {
 	case <-l.stop.Done():
 	}
 }
+
+// Pipe lends a pipe.
+func (l *pollLoop) Pipe() (*Pipe, error) { return l.pipes.take(&l.counters) }
+
+// PutPipe takes it back.
+func (l *pollLoop) PutPipe(p *Pipe) { l.pipes.put(p, &l.counters) }
 
 func (l *pollLoop) Now() Instant        { return now() }
 func (l *pollLoop) Clock() time.Time    { return time.Now() }

@@ -3,7 +3,6 @@ package loop
 import (
 	"io"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"syscall"
@@ -27,6 +26,7 @@ type pollConn struct {
 	handler Handler // nil for a dialled connection
 
 	idle    bool
+	greets  bool // the first Serve waits for no bytes
 	served  bool
 	closing bool
 	freed   bool // the socket is closed
@@ -69,6 +69,7 @@ type pollConn struct {
 	lost    Parked
 
 	attachment any
+	named      *names // what SetAddrs said
 }
 
 func (l *pollLoop) newConn(conn net.Conn, h Handler) *pollConn {
@@ -86,7 +87,8 @@ func (l *pollLoop) newConn(conn net.Conn, h Handler) *pollConn {
 func (c *pollConn) serve() {
 	c.loop.counters.Tasks.Add(1)
 	defer c.loop.counters.Tasks.Add(-1)
-	for c.awaitFirst() {
+	for c.greets || c.awaitFirst() {
+		c.greets = false
 		keep := c.exchange()
 		c.served = true
 		if !keep || len(c.in) > 0 || c.Flush() != nil {
@@ -447,18 +449,6 @@ func (c *pollConn) unwatch() {
 			c.watcher = nil
 		}
 	}
-}
-
-func (c *pollConn) Local() netip.AddrPort  { return tcpAddr(c.conn.LocalAddr()) }
-func (c *pollConn) Remote() netip.AddrPort { return tcpAddr(c.conn.RemoteAddr()) }
-
-func tcpAddr(a net.Addr) netip.AddrPort {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{} // a Unix socket
-	}
-	ap := tcp.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 func (c *pollConn) Attachment() any { return c.attachment }

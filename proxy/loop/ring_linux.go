@@ -86,6 +86,8 @@ type ringLoop struct {
 	offs       int
 	offWaiters []*task
 
+	pipes pipes
+
 	draining bool
 	stopping bool
 
@@ -215,6 +217,7 @@ const (
 	opSend
 	opConnect
 	opPoll
+	opPollIn
 	opCancel
 	opFile     // one read of a file
 	opFileHint // advice about a file
@@ -263,6 +266,8 @@ func (l *ringLoop) complete(e uring.Completion) {
 		c.connected(e.Result)
 	case opPoll:
 		c.polled()
+	case opPollIn:
+		c.polledIn()
 	}
 	if c.closing {
 		c.settle()
@@ -494,6 +499,7 @@ func (l *ringLoop) close() {
 		t.next()
 	}
 	l.counters.Tasks.Store(0)
+	l.pipes.close()
 	err := errors.Join(l.ring.Close(), unix.Close(l.wakeFd))
 	invariant.That(err == nil, "worker did not close cleanly")
 }

@@ -22,21 +22,22 @@ type ringConn struct {
 	gen     uint32
 	ops     int // operations that the kernel still has; the slot is free at 0
 
-	armed    bool // a multishot receive is in the kernel
-	wantRecv bool // and should be: re-arm when it ends for no reason of ours
-	starving bool // waits in loop.starved for a buffer
-	once     bool // a single receive is in the kernel
-	polling  bool // a poll is in the kernel
-	filing   bool // a task sends a file
-	idle     bool // no task; bytes start one
-	closing  bool // Close was called
-	freed    bool // descriptor closed
-	served   bool // has had an exchange
-	guarded  bool // the guard's client is gone
-	awaiting bool // reader is in Await
-	notified bool // Notify was called, and no Await has returned since
-	view     bool // in aliases ring buffer viewID
-	viewID   uint16
+	armed     bool // a multishot receive is in the kernel
+	wantRecv  bool // and should be: re-arm when it ends for no reason of ours
+	starving  bool // waits in loop.starved for a buffer
+	once      bool // a single receive is in the kernel
+	polling   bool // a poll for room is in the kernel
+	pollingIn bool // a poll for bytes is in the kernel
+	filing    bool // a task sends a file, or from a pipe
+	idle      bool // no task; bytes start one
+	closing   bool // Close was called
+	freed     bool // descriptor closed
+	served    bool // has had an exchange
+	guarded   bool // the guard's client is gone
+	awaiting  bool // reader is in Await
+	notified  bool // Notify was called, and no Await has returned since
+	view      bool // in aliases ring buffer viewID
+	viewID    uint16
 
 	// Receiving (ringrecv_linux.go).
 	in      []byte // received, not consumed: a ring buffer, or the tail of stash
@@ -69,6 +70,7 @@ type ringConn struct {
 	address *uring.Address // memory of the connect: on the heap, never on a task's stack (rule R4)
 
 	attachment any
+	named      *names // what SetAddrs said
 }
 
 func (l *ringLoop) newConn(fd int) *ringConn {
@@ -428,11 +430,17 @@ func (c *ringConn) settle() {
 }
 
 func (c *ringConn) Local() netip.AddrPort {
+	if c.named != nil {
+		return c.named.local
+	}
 	name, err := unix.Getsockname(c.fd)
 	return addrPort(name, err, c.freed)
 }
 
 func (c *ringConn) Remote() netip.AddrPort {
+	if c.named != nil {
+		return c.named.remote
+	}
 	name, err := unix.Getpeername(c.fd)
 	return addrPort(name, err, c.freed)
 }
@@ -449,6 +457,8 @@ func addrPort(name unix.Sockaddr, err error, freed bool) netip.AddrPort {
 	}
 	return netip.AddrPort{} // a Unix socket
 }
+
+func (c *ringConn) SetAddrs(local, remote netip.AddrPort) { c.named = &names{local, remote} }
 
 func (c *ringConn) Attachment() any { return c.attachment }
 func (c *ringConn) Attach(v any)    { c.attachment = v }

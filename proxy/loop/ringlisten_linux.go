@@ -78,6 +78,10 @@ func (rl *ringListener) serve(fd int) {
 	if c.closing {
 		return
 	}
+	if Greets(rl.handler, c) {
+		l.start(c, nil)
+		return
+	}
 	c.rest()
 	if l.draining && c.idle {
 		c.drain()

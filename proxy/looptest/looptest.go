@@ -43,7 +43,7 @@ func tests() map[string]func(*Env) {
 	all := make(map[string]func(*Env))
 	for _, group := range []map[string]func(*Env){
 		streamTests, sendTests, progressTests, awaitTests, taskTests, lifeTests, edgeTests, stressTests, fileTests,
-		layerTests,
+		layerTests, spliceTests, greetTests,
 	} {
 		maps.Copy(all, group)
 	}

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"io"
+	"math"
 	"time"
 
 	"atlas/proxy/loop"
@@ -14,6 +15,12 @@ const (
 	// from the socket. Longer, and a hundred thousand tunnels that just said
 	// something would each hold one.
 	bulkWait = 10 * time.Millisecond
+	// spliceMin is how much has to come in one bulk until it goes through a pipe:
+	// below that, copying is cheaper than making one.
+	spliceMin = 4 * BufferBytes
+	// spliceAgain is after how much more of a bulk a pipe is asked for once more
+	// where there was none.
+	spliceAgain = 16 << 20
 )
 
 // Silence bounds how long a tunnel may be silent.
@@ -36,10 +43,21 @@ type Ending struct {
 // error or too much silence resets both connections: then no side can take what
 // it has for all there was.
 //
-// A direction that waits for bytes holds no memory of ours; one that waits for
-// room holds one of buffers, and takes no more bytes meanwhile.
+// What comes in a large bulk goes from socket to socket in the kernel, where both
+// ends and the system can do that.
+//
+// A direction that waits for bytes holds no memory of ours and no pipe; one that
+// waits for room holds one of buffers or a pipe, and takes no more bytes meanwhile.
 func Tunnel(ends [2]loop.Conn, buffers *Buffers, allowed Silence) Ending {
 	t := &tunnel{ends: ends, loop: ends[0].Loop(), buffers: buffers, allowed: allowed, silence: allowed.Idle}
+	from, can := ends[0].(loop.Splicer)
+	to, both := ends[1].(loop.Splicer)
+	if can && both {
+		t.splicers = [2]loop.Splicer{from, to}
+		t.spliceAt = [2]int64{spliceMin, spliceMin}
+	} else {
+		t.spliceAt = [2]int64{math.MaxInt64, math.MaxInt64}
+	}
 	t.touch()
 	back := t.loop.Go(func() { t.pass(1) })
 	t.pass(0)
@@ -59,6 +77,9 @@ type tunnel struct {
 	bulk    [2]bool       // the end is read with a deadline of its own
 	ended   [2]bool       // the end has said its last
 	ending  Ending
+
+	splicers [2]loop.Splicer // ends, if both are
+	spliceAt [2]int64        // how much a bulk of a side has to bring to be spliced
 }
 
 // pass moves what one side sends to the other one until it ends.
@@ -73,7 +94,10 @@ func (t *tunnel) pass(side int) {
 			}
 		}
 		if readErr == nil && writeErr == nil {
-			readErr, writeErr = t.burst(side)
+			var more bool
+			if more, readErr, writeErr = t.burst(side); more {
+				readErr, writeErr = t.splice(side)
+			}
 		}
 		switch {
 		case writeErr != nil:
@@ -91,30 +115,61 @@ func (t *tunnel) pass(side int) {
 
 // burst moves what is here of one side, and, if that is much, what follows close
 // behind it. The buffer between is what may wait: Peek's bytes die with a wait.
-func (t *tunnel) burst(side int) (readErr, writeErr error) {
+// more says that the rest is to be spliced.
+func (t *tunnel) burst(side int) (more bool, readErr, writeErr error) {
 	from, to := t.ends[side], t.ends[1-side]
 	buffer := t.buffers.Take()
 	defer t.buffers.Put(buffer)
-	for moved := 0; ; {
+	for moved := int64(0); ; {
 		n, err := t.read(side, buffer, moved >= bulkBytes)
 		if n == 0 {
-			return err, nil
+			return false, err, nil
 		}
-		moved += n
+		moved += int64(n)
 		t.ending.Moved[side] += int64(n)
 		t.touch()
 		if _, err := to.Write(buffer[:n]); err != nil {
-			return nil, err
+			return false, nil, err
 		}
 		t.touch() // it may have taken its time
 		if len(from.Peek()) > 0 {
 			continue
 		}
 		if err := to.Flush(); err != nil {
-			return nil, err
+			return false, nil, err
 		}
-		if moved < bulkBytes {
+		if moved < bulkBytes || moved >= t.spliceAt[side] {
+			return moved >= t.spliceAt[side], nil, nil
+		}
+	}
+}
+
+// splice moves the rest of a bulk through a pipe.
+func (t *tunnel) splice(side int) (readErr, writeErr error) {
+	from, to := t.splicers[side], t.splicers[1-side]
+	pipe, err := t.loop.Pipe()
+	if err != nil {
+		t.spliceAt[side] = spliceAgain
+		return nil, nil
+	}
+	t.spliceAt[side] = spliceMin
+	defer t.loop.PutPipe(pipe)
+	for {
+		n, err := t.briefly(side, func() (int, error) { return from.ReadPipe(pipe) })
+		if err == loop.ErrNoSplice {
+			t.spliceAt[side] = math.MaxInt64
 			return nil, nil
+		}
+		if n == 0 {
+			return err, nil
+		}
+		t.ending.Moved[side] += int64(n)
+		t.touch()
+		for pipe.Held() > 0 {
+			if _, err := to.WritePipe(pipe); err != nil {
+				return nil, err
+			}
+			t.touch() // it may have taken its time
 		}
 	}
 }
@@ -125,9 +180,15 @@ func (t *tunnel) read(side int, p []byte, bulk bool) (int, error) {
 	if len(from.Peek()) > 0 || !bulk {
 		return from.Read(p)
 	}
+	return t.briefly(side, func() (int, error) { return from.Read(p) })
+}
+
+// briefly reads, and gives up after bulkWait: then it returns nothing.
+func (t *tunnel) briefly(side int, read func() (int, error)) (int, error) {
+	from := t.ends[side]
 	t.bulk[side] = true
 	from.SetReadDeadline(t.loop.Now().After(bulkWait))
-	n, err := from.Read(p)
+	n, err := read()
 	t.bulk[side] = false
 	from.SetReadDeadline(t.loop.Now().After(t.silence))
 	if err == loop.ErrDeadline {

@@ -8,28 +8,32 @@ import (
 	"sync/atomic"
 
 	"atlas/proxy/exchange"
+	"atlas/proxy/tunnel"
 )
 
 // failuresQueued bounds the failures that wait to be logged. When clients or an
 // upstream fail in masses, the log gets some, and the number of the others.
 const failuresQueued = 256
 
-// failures brings what workers say about failed exchanges to the log.
+// failures brings what workers say about failed exchanges and connections to the
+// log.
 type failures struct {
 	log     *slog.Logger
-	queue   chan exchange.Failure
+	queue   chan any     // exchange.Failure, tunnel.Failure, refusal
 	dropped atomic.Int64 // since the last one that was logged
 	done    chan struct{}
 }
 
 func startFailures(log *slog.Logger) *failures {
-	f := &failures{log: log, queue: make(chan exchange.Failure, failuresQueued), done: make(chan struct{})}
+	f := &failures{log: log, queue: make(chan any, failuresQueued), done: make(chan struct{})}
 	go f.run()
 	return f
 }
 
 // add is called on a worker, so it hands the record over and never waits.
-func (f *failures) add(record exchange.Failure) {
+func (f *failures) add(record exchange.Failure) { f.put(record) }
+
+func (f *failures) put(record any) {
 	select {
 	case f.queue <- record:
 	default:
@@ -40,7 +44,14 @@ func (f *failures) add(record exchange.Failure) {
 func (f *failures) run() {
 	defer close(f.done)
 	for record := range f.queue {
-		f.write(&record)
+		switch r := record.(type) {
+		case exchange.Failure:
+			f.write(&r)
+		case tunnel.Failure:
+			f.writeTunnel(&r)
+		case refusal:
+			f.line(slog.LevelWarn, "PROXY header refused", "proxy", peerName(r.proxy), "why", r.why.Error())
+		}
 	}
 }
 
@@ -67,10 +78,15 @@ func (f *failures) write(r *exchange.Failure) {
 	if r.Sent != 0 {
 		fields = append(fields, "sent", r.Sent)
 	}
+	f.line(level, "exchange failed", fields...)
+}
+
+// line logs, and says how many others there was no time for.
+func (f *failures) line(level slog.Level, message string, fields ...any) {
 	if dropped := f.dropped.Swap(0); dropped > 0 {
 		fields = append(fields, "dropped", dropped)
 	}
-	f.log.Log(context.Background(), level, "exchange failed", fields...)
+	f.log.Log(context.Background(), level, message, fields...)
 }
 
 // stop logs what is queued. No worker may run any more.

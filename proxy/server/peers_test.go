@@ -24,14 +24,20 @@ import (
 )
 
 // requireInstalled skips where a program to talk to is not installed.
-func requireInstalled(t *testing.T, program string) {
+func requireInstalled(t *testing.T, program string) (path string) {
 	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
+	path, err := exec.LookPath(program)
+	if err != nil { // sbin is not in everybody's PATH
+		path, err = exec.LookPath(filepath.Join("/usr/sbin", program))
+	}
+	switch {
+	case err == nil:
+	case os.Getenv("CI") != "":
+		t.Fatal(err)
+	default:
 		t.Skip(err)
 	}
+	return path
 }
 
 // step is what to send to a program when it has printed something so many times.

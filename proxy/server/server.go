@@ -17,7 +17,6 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
-	"time"
 
 	"atlas/proxy/config"
 	"atlas/proxy/exchange"
@@ -91,9 +90,8 @@ func start(cfg *config.Config, log *slog.Logger, wrap func(exchange.Handler) exc
 // Unbuilt says no to what a configuration may ask for and this version does not
 // do.
 func Unbuilt(cfg *config.Config) error {
-	switch listen := &cfg.Listen; {
-	case listen.Mode == config.TCP:
-		return errors.New(`[listen] mode = "tcp": this mode is not built yet: use "http" or "static"`)
+	if cfg.Listen.TLS != nil && cfg.Listen.Mode == config.TCP {
+		return errors.New(`[listen.tls] with mode = "tcp" is not built yet: use mode "http" or "static"`)
 	}
 	return nil
 }
@@ -258,13 +256,16 @@ func (s *Server) serve(i int, worker loop.Loop) error {
 	listener := s.listeners[i%len(s.listeners)]
 	answer := make(chan error, 1)
 	worker.Post(func() {
-		answer <- worker.Listen(listener, s.handler(i, worker))
+		answer <- worker.Listen(listener, s.behindProxies(i, s.handler(i, worker)))
 	})
 	return <-answer
 }
 
 // handler builds what one worker serves.
 func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
+	if s.config.Listen.Mode == config.TCP {
+		return s.tunnels(i, worker)
+	}
 	t, counts := &s.config.Timeouts, s.stats.Worker(i)
 	limits := h1.Limits{HeadBytes: s.config.Limits.HeaderBytes, Fields: s.config.Limits.HeaderFields}
 	var h exchange.Handler
@@ -277,16 +278,6 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 			Precompressed: s.config.StaticFiles.Precompressed,
 		})
 	} else {
-		pool := upstream.New(worker, upstream.Config{
-			Group:       s.group,
-			Connect:     t.Connect,
-			Handshake:   t.Handshake,
-			Idle:        t.Pool,
-			Worker:      i,
-			Seed:        uint64(time.Now().UnixNano()) + uint64(i),
-			RetryBudget: s.config.Routing.RetryBudget,
-			Stats:       counts,
-		})
 		name = s.pseudonym
 		h = forward.New(forward.Config{
 			Upstream: t.Upstream,
@@ -298,7 +289,7 @@ func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
 			RateMin:  s.config.Limits.RateMin,
 			Retries:  s.config.Routing.Retries,
 			Route:    route(&s.config.Routing),
-		}, pool)
+		}, s.pool(i, worker))
 	}
 	exchanges := exchange.NewServer(exchange.Config{
 		Header:  t.Header,

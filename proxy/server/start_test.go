@@ -50,8 +50,9 @@ func TestStartErrors(t *testing.T) {
 				[]string{"[listen]", "no-such-host.invalid"}},
 			{"no certificate", static(".", "port = 0\n[listen.tls]\ncert = \"c.pem\"\nkey = \"k.pem\""),
 				[]string{"[listen.tls]", "c.pem: no such file"}},
-			{"mode tcp", "[listen]\nport = 0\nmode = \"tcp\"\n[[upstreams]]\nname = \"u\"\naddress = \"127.0.0.1\"\nport = 1",
-				[]string{`[listen] mode = "tcp"`, "not built yet"}},
+			{"TLS in mode tcp", "[listen]\nport = 0\nmode = \"tcp\"\n[listen.tls]\ncert = \"c\"\nkey = \"k\"\n" +
+				"[[upstreams]]\nname = \"u\"\naddress = \"127.0.0.1\"\nport = 1",
+				[]string{`mode = "tcp"`, "not built yet"}},
 		} {
 			t.Run(row.name, func(t *testing.T) {
 				log := new(logBook)

@@ -3,10 +3,12 @@ package server
 import (
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"atlas/proxy/config"
 	"atlas/proxy/forward"
 	"atlas/proxy/loop"
+	"atlas/proxy/proxyhead"
 	"atlas/proxy/upstream"
 )
 
@@ -27,6 +29,7 @@ func groupOptions(cfg *config.Config, log *slog.Logger) (upstream.Options, error
 			Weight:         c.Weight,
 			MaxConnections: c.MaxConnections,
 			MinIdle:        c.MinIdle,
+			SendProxy:      proxyVersions[c.SendProxy],
 		}
 		port := uint16(c.Port)
 		if path := config.UnixPath(c.Address); path != "" {
@@ -38,6 +41,11 @@ func groupOptions(cfg *config.Config, log *slog.Logger) (upstream.Options, error
 		}
 		if check := c.HealthCheck; check != nil {
 			u.Check = (*upstream.Check)(check)
+			if cfg.Listen.Mode == config.TCP {
+				connects := *u.Check
+				connects.Path = ""
+				u.Check = &connects
+			}
 		}
 		var err error
 		if u.TLS, err = upstreamTLS(c); err != nil {
@@ -46,6 +54,22 @@ func groupOptions(cfg *config.Config, log *slog.Logger) (upstream.Options, error
 		o.Upstreams = append(o.Upstreams, u)
 	}
 	return o, nil
+}
+
+var proxyVersions = map[string]proxyhead.Version{"v1": proxyhead.V1, "v2": proxyhead.V2}
+
+// pool makes the connections to upstreams of one worker.
+func (s *Server) pool(i int, worker loop.Loop) *upstream.Pool {
+	return upstream.New(worker, upstream.Config{
+		Group:       s.group,
+		Connect:     s.config.Timeouts.Connect,
+		Handshake:   s.config.Timeouts.Handshake,
+		Idle:        s.config.Timeouts.Pool,
+		Worker:      i,
+		Seed:        uint64(time.Now().UnixNano()) + uint64(i),
+		RetryBudget: s.config.Routing.RetryBudget,
+		Stats:       s.stats.Worker(i),
+	})
 }
 
 // route is what the configuration says about where a request goes.

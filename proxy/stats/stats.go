@@ -79,6 +79,7 @@ const (
 	BadVersion                         // 505
 	ClientReset                        // gone in the middle of an exchange
 	HandshakeFailed                    // TLS
+	BadProxyHeader                     // none, or none in time, from a proxy that has to send one
 	clientErrors
 )
 
@@ -105,6 +106,8 @@ func (e ClientError) String() string {
 		return "client_reset"
 	case HandshakeFailed:
 		return "handshake_failed"
+	case BadProxyHeader:
+		return "bad_proxy_header"
 	}
 	return "unknown"
 }

@@ -170,6 +170,9 @@ func (c *Conn) SetReadDeadline(at loop.Instant) {
 // SetWriteDeadline is raw's.
 func (c *Conn) SetWriteDeadline(at loop.Instant) { c.raw.SetWriteDeadline(at) }
 
+// SetAddrs is raw's.
+func (c *Conn) SetAddrs(local, remote netip.AddrPort) { c.raw.SetAddrs(local, remote) }
+
 // Guard watches the TCP connections: a close_notify alone ends no wait.
 func (c *Conn) Guard(client loop.Conn) { c.raw.Guard(client) }
 

@@ -9,11 +9,13 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"atlas/proxy/proxyhead"
 )
 
 // Check is how an upstream's health is checked: by a GET to each of its
 // addresses, on a connection of its own, that is answered with a status of 200
-// to 399.
+// to 399. Without a Path it is enough that there is a connection.
 type Check struct {
 	Path     string
 	Interval time.Duration // give or take a tenth
@@ -70,25 +72,23 @@ func ask(ctx context.Context, e *Endpoint) error {
 	check := e.upstream.Check
 	ctx, cancel := context.WithTimeout(ctx, check.Timeout)
 	defer cancel()
-	network, address, host := "tcp", e.Address.AddrPort.String(), e.Address.AddrPort.String()
-	switch {
-	case e.Address.Path != "":
-		network, address, host = "unix", e.Address.Path, "localhost"
-	case e.upstream.Host != "":
-		host = net.JoinHostPort(e.upstream.Host, strconv.Itoa(int(e.upstream.Port)))
+	if check.Path == "" {
+		conn, err := dialCheck(ctx, e)
+		if err == nil {
+			_ = conn.Close() // it has told all that it could
+		}
+		return err
 	}
 	transport := &http.Transport{
 		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, address)
-		},
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialCheck(ctx, e) },
 	}
 	defer transport.CloseIdleConnections()
 	scheme := "http://"
 	if client := e.upstream.TLS; client != nil {
 		scheme, transport.TLSClientConfig = "https://", client.Config().Clone()
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+host+check.Path, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+hostOf(e)+check.Path, nil)
 	if err != nil {
 		return err
 	}
@@ -102,4 +102,37 @@ func ask(ctx context.Context, e *Endpoint) error {
 		return fmt.Errorf("status %d", resp.StatusCode)
 	}
 	return nil
+}
+
+// hostOf is how the upstream is called in a request.
+func hostOf(e *Endpoint) string {
+	switch {
+	case e.Address.Path != "":
+		return "localhost"
+	case e.upstream.Host != "":
+		return net.JoinHostPort(e.upstream.Host, strconv.Itoa(int(e.upstream.Port)))
+	}
+	return e.Address.AddrPort.String()
+}
+
+// dialCheck connects, and says that it does so for nobody where that has to be
+// said.
+func dialCheck(ctx context.Context, e *Endpoint) (net.Conn, error) {
+	network, address := "tcp", e.Address.AddrPort.String()
+	if e.Address.Path != "" {
+		network, address = "unix", e.Address.Path
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil || e.upstream.SendProxy == 0 {
+		return conn, err
+	}
+	head, err := proxyhead.Append(nil, e.upstream.SendProxy, proxyhead.Header{})
+	if err == nil {
+		_, err = conn.Write(head)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"atlas/proxy/balance"
 	"atlas/proxy/loop"
+	"atlas/proxy/proxyhead"
 	"atlas/proxy/tlsio"
 )
 
@@ -25,6 +26,7 @@ type Upstream struct {
 	Weight         int // of the upstream, however many addresses it has
 	MaxConnections int // exchanges at once at each address; 0: no bound
 	MinIdle        int // connections that each worker keeps ready at each address
+	SendProxy      proxyhead.Version
 	Check          *Check
 	TLS            *tlsio.Client // nil: plain
 }

@@ -3,7 +3,8 @@
 // back. It knows which upstreams are up, by health checks and by what goes wrong
 // on the way, bounds what each gets at once, and follows the addresses of names.
 //
-// It speaks no HTTP but in health checks, and never repeats a request: whether a
+// It speaks no HTTP but in health checks, nor anything else but the PROXY header
+// that an upstream may want, and never repeats a request: whether a
 // failed one may be tried elsewhere is the handler's decision.
 //
 // A Pool belongs to one worker and is called on it; Take and Await wait. A Group
@@ -19,6 +20,7 @@ import (
 
 	"atlas/proxy/balance"
 	"atlas/proxy/loop"
+	"atlas/proxy/proxyhead"
 	"atlas/proxy/stats"
 	"atlas/proxy/tlsio"
 )
@@ -326,17 +328,31 @@ func (p *Pool) observe(t *Target, took time.Duration) {
 // Take returns an idle connection to the target, the warmest first, or dials.
 // fresh insists on dialling. The error says which upstream and why.
 func (p *Pool) Take(t *Target, fresh bool) (*Conn, error) {
+	if c := p.takeIdle(t, fresh); c != nil {
+		return c, nil
+	}
+	return p.TakeFor(t, proxyhead.Header{})
+}
+
+// takeIdle returns an idle connection that is usable, if there is one.
+func (p *Pool) takeIdle(t *Target, fresh bool) *Conn {
 	for !fresh && len(t.idle) > 0 {
 		last := len(t.idle) - 1
 		c := t.idle[last]
 		t.idle = t.idle[:last]
 		if c.Unpark() {
 			c.Reused = true
-			return c, nil
+			return c
 		}
 		c.Drop()
 	}
-	c, err := p.dial(t)
+	return nil
+}
+
+// TakeFor dials for one client, and tells an upstream that wants to know who that
+// is; for nobody, the connection is our own.
+func (p *Pool) TakeFor(t *Target, client proxyhead.Header) (*Conn, error) {
+	c, err := p.dial(t, client)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: connect: %w", t.Endpoint, p.refused(t, err))
 	}
@@ -344,8 +360,11 @@ func (p *Pool) Take(t *Target, fresh bool) (*Conn, error) {
 }
 
 // dial makes a connection that is ready to carry an exchange.
-func (p *Pool) dial(t *Target) (*Conn, error) {
+func (p *Pool) dial(t *Target, client proxyhead.Header) (*Conn, error) {
 	conn, err := p.loop.Dial(t.Address, p.config.Connect)
+	if err == nil {
+		err = introduce(conn, t.upstream.SendProxy, client)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -357,6 +376,24 @@ func (p *Pool) dial(t *Target) (*Conn, error) {
 	c := p.newConn()
 	*c = Conn{Conn: conn, pool: p, target: t, since: p.loop.Now()}
 	return c, nil
+}
+
+// Introduces reports that the upstream is told who its connections are for.
+func (t *Target) Introduces() bool { return t.upstream.SendProxy != 0 }
+
+// introduce writes a PROXY header, where one is wanted, in front of all else.
+func introduce(c loop.Conn, v proxyhead.Version, client proxyhead.Header) error {
+	if v == 0 {
+		return nil
+	}
+	head, err := proxyhead.Append(nil, v, client)
+	if err == nil {
+		_, err = c.Write(head)
+	}
+	if err != nil {
+		c.Close()
+	}
+	return err
 }
 
 // refused counts a dial that failed.

@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"time"
+
+	"atlas/proxy/proxyhead"
 )
 
 // warmInterval is how often missing idle connections are made.
@@ -53,7 +55,7 @@ func (p *Pool) warm() {
 
 func (p *Pool) dialIdle(t *Target) {
 	defer func() { t.dialled-- }()
-	c, err := p.dial(t)
+	c, err := p.dial(t, proxyhead.Header{})
 	if err != nil {
 		return // a request that needs one will say so
 	}
