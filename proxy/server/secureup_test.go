@@ -149,3 +149,38 @@ func TestKeptTLS(t *testing.T) {
 		assert.Zero(t, s.count("upstream_errors_total", "tls"))
 	})
 }
+
+// An upgraded connection is a tunnel through TLS on both sides, whose ends are
+// passed on.
+func TestTunnelTLS(t *testing.T) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		k := newKeys(t)
+		up, _ := k.script("up.test", func(c *tls.Conn, _ string) {
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+			_, _ = io.Copy(c, c)
+			_ = c.CloseWrite()
+		})
+		s := launch(t, k.toUpstream(engine, up, "up.test", "[listen.tls]", k.pair("a", "a.test")), nil)
+		c, err := tls.Dial("tcp", s.Addr(), &tls.Config{RootCAs: k.Pool, ServerName: "a.test"})
+		require.NoError(t, err)
+		require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+		_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+		require.NoError(t, err)
+		in := bufio.NewReader(c)
+		resp, err := http.ReadResponse(in, nil)
+		require.NoError(t, err)
+		require.Equal(t, 101, resp.StatusCode)
+		body := looptest.Pattern(1 << 20)
+		go func() {
+			_, err := c.Write(body)
+			assert.NoError(t, err)
+			assert.NoError(t, c.CloseWrite())
+		}()
+		got, err := io.ReadAll(in)
+		assert.NoError(t, err, "close_notify comes back")
+		assert.Equal(t, len(body), len(got))
+		assert.Equal(t, string(body), string(got))
+		require.NoError(t, c.Close())
+		assert.True(t, s.shutdown(patience))
+	})
+}

@@ -36,6 +36,7 @@ func TestContract(t *testing.T) {
 			"addresses of both ends":                             "they are those of the bridge",
 			"a last word: idle, and in a drain":                  "the layer below has it",
 			"a last word: a drain gives a fresh connection time": "and decides what is fresh",
+			"send a file that is not in memory":                  "it is, but by reads, which are not counted",
 			"drain while a response leaves":                      "a large Queue waits: what is encrypted is a copy, and bounded",
 			"await: closed on our side":                          "the same",
 			"stop while the rest of a closed connection leaves":  "the same",
