@@ -32,15 +32,15 @@ type Secure interface {
 }
 
 // RunOver runs the suite through a layer, but for the tests that are named with
-// the reason why they cannot hold there, and for those that look at what the TCP
-// of their own end takes.
+// the reason why they cannot hold there, and for those of what layers do not have:
+// a look at what the TCP of their own end takes, splice, and a greeting.
 func RunOver(t *testing.T, engine loop.Engine, layer Layer, without map[string]string) {
 	for name := range without {
 		_, is := tests()[name]
 		assert.True(t, is, "there is no test %q", name)
 	}
 	for name, test := range tests() {
-		if without[name] != "" || progressTests[name] != nil {
+		if without[name] != "" || progressTests[name] != nil || spliceTests[name] != nil || greetTests[name] != nil {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
