@@ -66,7 +66,8 @@ var original = []fault{
 	}},
 	{what: "bytes of one client reach another", tests: []string{
 		"proxy/forward.TestStreamsDoNotMix", "proxy/forward.TestAnswersDoNotMix", "proxy/forward.TestChaos",
-	}, later: "tunnels and mode tcp: the same with pipes that break off full"},
+		"proxy/relay.TestTunnelNothingCrosses",
+	}},
 	{what: "the file cache is keyed by the query and has no bound; links leave the root; hidden files and pipes are served",
 		tests: []string{
 			"proxy/static.TestQueriesShareAnEntry", "proxy/static.TestCacheIsBounded", "proxy/static.TestSymlinks",
@@ -79,7 +80,8 @@ var original = []fault{
 		"proxy/exchange.TestHeaderTimeoutIsTotal", "proxy/exchange.TestIdleTimeout", "proxy/exchange.TestWriteTimeout",
 		"proxy/forward.TestUploadFaults", "proxy/forward.TestUpstreamFaults", "proxy/forward.TestConnectFails",
 		"proxy/forward.TestHangsInBody", "proxy/forward.TestUpstreamNeverReads", "proxy.TestSlowClients",
-	}, later: "TLS: the handshake"},
+		"proxy/tlsio.TestHalfOpenHandshakes",
+	}},
 	{what: "a pooled connection that the upstream has closed costs an answer; a POST is sent twice", tests: []string{
 		"proxy/forward.TestStale", "proxy/upstream.TestLost", "proxy/upstream.TestLostJustNow",
 		"proxy/forward.TestEarlyResponseRaces", "proxy.TestNginxRestarts",
@@ -98,7 +100,8 @@ var original = []fault{
 	{what: "a connection that fails early is counted as open for ever", tests: []string{
 		"proxy/forward.TestChaos", "proxy/forward.TestUploadFaults", "proxy/forward.TestClientLeaves",
 		"proxy/exchange.TestHandlerFailures", "proxy/server.TestChurn",
-	}, later: "TLS: handshakes that fail"},
+		"proxy/tlsio.TestCutHandshakes",
+	}},
 	{what: "a watch follows the inode of a file that is replaced; weight 0 panics; accept without descriptors spins",
 		tests: []string{"proxy/forward.TestConnectFails", "proxy/forward.TestSpread", "proxy/server.TestNoDescriptorsLeft"},
 		later: "reload: files replaced by rename and by link, a weight that becomes 0, a change of mode"},
