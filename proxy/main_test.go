@@ -132,7 +132,7 @@ func TestRunChecksSample(t *testing.T) {
 			var stdout, stderr bytes.Buffer
 			assert.Zero(t, run([]string{"check", file}, &stdout, &stderr))
 			assert.Equal(t, file+": ok\n", stdout.String())
-			wontStart := "warning: it will not start yet: [listen] mode = \"tcp\""
+			wontStart := "warning: it will not start yet: [listen.tls] with mode = \"tcp\""
 			assert.Equal(t, mode == "tcp", strings.Contains(stderr.String(), wontStart))
 			warnings := strings.ReplaceAll(stderr.String(), wontStart, "")
 			assert.Equal(t, len(unused), strings.Count(warnings, "warning: "), stderr.String())
