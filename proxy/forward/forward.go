@@ -13,6 +13,7 @@ package forward
 import (
 	"errors"
 	"io"
+	"strings"
 	"time"
 
 	"atlas/proxy/balance"
@@ -75,6 +76,9 @@ func New(cfg Config, pool *upstream.Pool) *Handler {
 	}
 	if cfg.RateGrace == 0 {
 		cfg.RateGrace = rateGrace
+	}
+	if cfg.Route.Hash == HashHeader {
+		cfg.Route.Name = strings.ToLower(cfg.Route.Name) // as h1.EqualFold wants it
 	}
 	return &Handler{
 		config:   cfg,

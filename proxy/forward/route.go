@@ -49,33 +49,13 @@ func (r *Route) value(req *h1.Request) []byte {
 	case HashHeader:
 		fields := req.Fields()
 		for i := range fields {
-			if sameName(fields[i].Name, r.Name) {
+			if h1.EqualFold(fields[i].Name, r.Name) {
 				return fields[i].Value
 			}
 		}
 		return nil
 	}
 	return req.Path
-}
-
-// sameName compares a field's name with a configured one, without case.
-func sameName(name []byte, want string) bool {
-	if len(name) != len(want) {
-		return false
-	}
-	for i, c := range name {
-		if lower(c) != lower(want[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c | 0x20
-	}
-	return c
 }
 
 // cookie is the value of the first cookie with a name, or nil (RFC 6265 section
