@@ -99,7 +99,14 @@ func TestLeavesSilence(t *testing.T) {
 }
 
 // One that resets has left for sure: the upstream is told at once.
-func TestLeavesForSure(t *testing.T) {
+func TestLeavesForSure(t *testing.T) { leavesForSure(t, "") }
+
+// What a client sends ahead does not hide that it leaves.
+func TestLeavesBehindMore(t *testing.T) { leavesForSure(t, "G") }
+
+// leavesForSure has clients send whole requests, and more behind them, and reset
+// while the upstream thinks.
+func leavesForSure(t *testing.T, more string) {
 	for name, request := range wholeRequests {
 		if name == "length" {
 			continue
@@ -116,6 +123,10 @@ func TestLeavesForSure(t *testing.T) {
 				c := r.Client(r.address)
 				c.Send(request)
 				<-asked
+				if more != "" {
+					c.Send(more)
+					time.Sleep(20 * time.Millisecond)
+				}
 				c.Reset()
 				<-closed
 				r.settled()
@@ -185,33 +196,4 @@ func TestHalfCloseBehindPipeline(t *testing.T) {
 		assert.NoError(t, c.CloseWrite())
 		assert.Equal(t, "ok", c.Answer("GET").Text)
 	})
-}
-
-// What a client sends ahead does not hide that it leaves.
-func TestLeavesBehindMore(t *testing.T) {
-	for name, request := range wholeRequests {
-		if name == "length" {
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			asked, closed := make(chan struct{}), make(chan struct{})
-			script := func(p *looptest.Peer, _ int) {
-				readRequest(p)
-				asked <- struct{}{}
-				p.Gone()
-				closed <- struct{}{}
-			}
-			engines(t, setup{upstream: time.Hour}, script, func(t *testing.T, r *rig) {
-				c := r.Client(r.address)
-				c.Send(request)
-				<-asked
-				c.Send("G")
-				time.Sleep(20 * time.Millisecond)
-				c.Reset()
-				<-closed
-				r.settled()
-				r.blamed([]stats.ClientError{stats.ClientReset}, nil)
-			})
-		})
-	}
 }
