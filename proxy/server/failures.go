@@ -50,7 +50,7 @@ func (f *failures) run() {
 		case tunnel.Failure:
 			f.writeTunnel(&r)
 		case refusal:
-			f.line(slog.LevelWarn, "PROXY header refused", "proxy", peerName(r.proxy), "why", r.why.Error())
+			f.line(slog.LevelWarn, "PROXY header refused", "proxy", nameOf(r.proxy), "why", r.why.Error())
 		}
 	}
 }
@@ -60,11 +60,7 @@ func (f *failures) write(r *exchange.Failure) {
 	if r.Status == exchange.StatusGone {
 		level = slog.LevelInfo // clients do that
 	}
-	client := "unknown" // a Unix socket
-	if r.Client.IsValid() {
-		client = r.Client.String()
-	}
-	fields := []any{"status", r.Status, "client", client, "method", r.Method, "target", r.Target}
+	fields := []any{"status", r.Status, "client", nameOf(r.Client), "method", r.Method, "target", r.Target}
 	if r.Upstream != "" {
 		fields = append(fields, "upstream", r.Upstream)
 	}
@@ -79,6 +75,17 @@ func (f *failures) write(r *exchange.Failure) {
 		fields = append(fields, "sent", r.Sent)
 	}
 	f.line(level, "exchange failed", fields...)
+}
+
+// nameOf is an address for the log, with or without its port.
+func nameOf[A interface {
+	IsValid() bool
+	String() string
+}](address A) string {
+	if !address.IsValid() {
+		return "unknown" // a Unix socket
+	}
+	return address.String()
 }
 
 // line logs, and says how many others there was no time for.

@@ -46,7 +46,7 @@ func (f *failures) writeTunnel(r *tunnel.Failure) {
 	if r.Peer {
 		level = slog.LevelInfo // peers do that
 	}
-	fields := []any{"client", peerName(r.Client)}
+	fields := []any{"client", nameOf(r.Client)}
 	if r.Upstream != "" {
 		fields = append(fields, "upstream", r.Upstream)
 	}
@@ -58,12 +58,4 @@ func (f *failures) writeTunnel(r *tunnel.Failure) {
 		fields = append(fields, "sent", r.Moved[0], "received", r.Moved[1])
 	}
 	f.line(level, "connection failed", fields...)
-}
-
-// peerName is an address for the log.
-func peerName(a netip.AddrPort) string {
-	if !a.IsValid() {
-		return "unknown" // a Unix socket
-	}
-	return a.String()
 }
