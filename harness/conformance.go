@@ -46,14 +46,8 @@ type conformanceOptions struct {
 // checkConformance is the verb `conformance`.
 func checkConformance(ctx context.Context, stdout, stderr io.Writer, args []string) int {
 	o, err := parseConformance(stderr, args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return exitPass
-	case errors.Is(err, errShown):
-		return exitUsage
-	case err != nil:
-		fmt.Fprintf(stderr, "harness conformance: %v\n", err)
-		return exitUsage
+	if err != nil {
+		return exitOptions(stderr, "conformance", err)
 	}
 	report, err := o.measure(ctx, stderr)
 	if ctx.Err() != nil {
@@ -90,19 +84,16 @@ func parseConformance(stderr io.Writer, args []string) (*conformanceOptions, err
 	out := flags.String("o", "", "`file` for the page, instead of the standard output")
 	asJSON := flags.Bool("json", false, "a line of JSON for each case, instead of the page")
 	atlas := flags.String("atlas", "bin/atlas", "`path` of Atlas's binary")
-	if status, ok := parse(flags, args); !ok {
-		if status == exitPass {
-			return nil, flag.ErrHelp
-		}
-		return nil, errShown
+	if err := parseOnly(flags, args); err != nil {
+		return nil, err
 	}
-	self, err := os.Executable()
+	programs, err := findPrograms(*atlas)
 	if err != nil {
 		return nil, err
 	}
 	o := &conformanceOptions{
 		corpus: *folder, out: *out, json: *asJSON,
-		programs: subject.Programs{Atlas: absolute(*atlas), Harness: self},
+		programs: programs,
 	}
 	all, err := corpus.Read(os.DirFS(*folder))
 	if err != nil {

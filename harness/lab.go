@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"strings"
@@ -19,14 +18,8 @@ const attempts = 2
 // runLab is the verb `run`.
 func runLab(ctx context.Context, stdout, stderr io.Writer, args []string) int {
 	o, err := parseOptions(stderr, args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return exitPass
-	case errors.Is(err, errShown):
-		return exitUsage
-	case err != nil:
-		fmt.Fprintf(stderr, "harness run: %v\n", err)
-		return exitUsage
+	if err != nil {
+		return exitOptions(stderr, "run", err)
 	}
 	log, err := measureAll(ctx, stderr, o)
 	if ctx.Err() != nil {

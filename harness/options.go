@@ -53,6 +53,36 @@ type options struct {
 // errShown is the error of a command line that flag has already explained.
 var errShown = errors.New("shown")
 
+// exitOptions is the exit status of a verb whose options were not to be had, and
+// says why unless flag has.
+func exitOptions(stderr io.Writer, verb string, err error) int {
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitPass
+	case !errors.Is(err, errShown):
+		fmt.Fprintf(stderr, "harness %s: %v\n", verb, err)
+	}
+	return exitUsage
+}
+
+// parseOnly is parse for those who return options: its errors are for
+// exitOptions.
+func parseOnly(flags *flag.FlagSet, args []string) error {
+	switch status, ok := parse(flags, args); {
+	case ok:
+		return nil
+	case status == exitPass:
+		return flag.ErrHelp
+	}
+	return errShown
+}
+
+// findPrograms are ours that subjects are made of.
+func findPrograms(atlas string) (subject.Programs, error) {
+	self, err := os.Executable()
+	return subject.Programs{Atlas: absolute(atlas), Harness: self}, err
+}
+
 // parseOptions reads the flags of `run`.
 func parseOptions(stderr io.Writer, args []string) (*options, error) {
 	flags := flag.NewFlagSet("harness run", flag.ContinueOnError)
@@ -73,19 +103,16 @@ func parseOptions(stderr io.Writer, args []string) (*options, error) {
 		"`path` of another Atlas, the subjects atlas-other and atlas-netpoll-other; alone, it is compared with atlas")
 	generator := flags.String("generator", generatorAuto,
 		"of the closed loop: wrk, vegeta, or auto for wrk where it is installed")
-	if status, ok := parse(flags, args); !ok {
-		if status == exitPass {
-			return nil, flag.ErrHelp
-		}
-		return nil, errShown
+	if err := parseOnly(flags, args); err != nil {
+		return nil, err
 	}
-	self, err := os.Executable()
+	programs, err := findPrograms(*atlas)
 	if err != nil {
 		return nil, err
 	}
 	o := &options{
 		form: quickForm, out: *out, generator: *generator,
-		programs: subject.Programs{Atlas: absolute(*atlas), Harness: self},
+		programs: programs,
 		argv:     append([]string{"harness", "run"}, args...),
 	}
 	if *quick && *full {
