@@ -76,7 +76,7 @@ fuzz: ## every fuzz target for T=30s each; ONLY=FuzzConfig for one
 # 60s unless the command line says otherwise: T is there for fuzz already.
 .PHONY: chaos
 chaos: T = 60s
-chaos: ## T=30m of killed upstreams and bad clients, half on each engine; RACE=1, CHAOS_SEED=n from a failure
+chaos: ## T=60s of killed upstreams and bad clients, half on each engine; RACE=1, CHAOS_SEED=n from a failure
 	ATLAS_CHAOS=$(T) go test $(if $(RACE),-race -tags invariants) -count 1 -timeout 0 -v -run '^TestProcessChaos$$' ./proxy
 
 .PHONY: microbench

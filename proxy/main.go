@@ -33,7 +33,7 @@ const (
 // defaultConfig is read where no file is named.
 const defaultConfig = "atlas.toml"
 
-const usage = `atlas serves files and forwards HTTP requests to upstreams.
+const usage = `atlas serves files and forwards HTTP requests and TCP connections to upstreams.
 
   atlas [CONFIG]         run CONFIG, or ./atlas.toml
   atlas check [CONFIG]   say everything that is wrong with it, and exit
