@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # Every program by the folder of its main.go, as far as it is there.
-PROGRAMS := $(foreach p,proxy:atlas harness:harness compare:compare,\
+PROGRAMS := $(foreach p,proxy:atlas proxy/floor:floor harness:harness compare:compare,\
 	$(if $(wildcard $(firstword $(subst :, ,$(p)))/main.go),bin/$(lastword $(subst :, ,$(p)))))
 
 .PHONY: help
@@ -20,10 +20,14 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .PHONY: setup
-setup: ## install what is missing: a C compiler for the race detector, the lab's servers and tools
+setup: ## install what is missing: a C compiler for the race detector, the lab's servers and tools, a browser
 	@command -v cc >/dev/null || { echo "installing a C compiler"; $(ROOT) apt-get -qq update; \
 		$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install gcc libc6-dev; }
-	@if [ -e harness/setup.sh ]; then bash harness/setup.sh; fi
+	@bash harness/setup.sh chromium
+
+.PHONY: lab-setup
+lab-setup:
+	@bash harness/setup.sh
 
 .PHONY: build
 build: $(PROGRAMS) ## the programs, into bin/
@@ -31,28 +35,37 @@ build: $(PROGRAMS) ## the programs, into bin/
 # The go command knows better than make what is out of date.
 .PHONY: $(PROGRAMS)
 bin/atlas: FOLDER := proxy
+bin/floor: FOLDER := proxy/floor
 bin/harness: FOLDER := harness
 bin/compare: FOLDER := compare
 $(PROGRAMS):
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o $@ ./$(FOLDER)
 
 .PHONY: check
-check: ## before each commit: format, vet, staticcheck, repo rules, short tests, every benchmark once
+check: lint ## before each commit: lint, repo rules, short tests, every benchmark once
+	go test -short ./...
+	$(MAKE) benchmarks
+
+.PHONY: lint
+lint: ## format, vet, staticcheck
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not formatted, run gofmt -w:"; echo "$$bad"; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
-	go test -short ./...
+
+.PHONY: benchmarks
+benchmarks: ## every benchmark once, to see that it runs
 	go test -run '^$$' -bench . -benchtime 1x ./...
 
+# Tests run on both engines of their own accord; scripts take one at a time.
 .PHONY: test
 test: setup build ## all tests, on both engines
 	go test ./...
-	ATLAS_TEST_ENGINE=netpoll go test ./proxy/...
+	ATLAS_TEST_ENGINE=netpoll go test -run Script ./proxy
 
 .PHONY: race
 race: ## all tests under the race detector, with invariants
 	@command -v cc >/dev/null || { echo "the race detector needs a C compiler: make setup"; exit 1; }
-	go test -race -tags invariants ./...
+	go test -race -tags invariants -timeout 20m ./...
 
 .PHONY: netpoll
 netpoll: ## all tests with the fallback engine forced
@@ -78,6 +91,14 @@ fuzz: ## every fuzz target for T=30s each; ONLY=FuzzConfig for one
 chaos: T = 60s
 chaos: ## T=60s of killed upstreams and bad clients, half on each engine; RACE=1, CHAOS_SEED=n from a failure
 	ATLAS_CHAOS=$(T) go test $(if $(RACE),-race -tags invariants) -count 1 -timeout 0 -v -run '^TestProcessChaos$$' ./proxy
+
+# N is of changes in a row, each on each engine, plain and with TLS.
+N ?= 50
+.PHONY: upgrades
+upgrades: ## N=50 reloads and N=50 upgrades in a row under load, on both engines, and of nginx, into results/runs/
+	@mkdir -p results/runs
+	ATLAS_UPGRADES=$(N) ATLAS_COMMIT=$(VERSION) ATLAS_UPGRADES_FILE=$(CURDIR)/results/runs/upgrades-$(VERSION).bench \
+		go test -count 1 -timeout 60m -v -run '^TestUpgrade(UnderLoad|Compared)$$' ./proxy | grep -v '^=== '
 
 .PHONY: microbench
 microbench: ## benchmarks of PKG=./proxy/h1, ten times, into results/runs/; BENCH=regexp for some of them
@@ -108,13 +129,66 @@ cross: ## build and vet the proxy for the systems and processors that are not th
 		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go vet ./proxy/...; \
 	done
 
+.PHONY: container-test
+container-test: build ## the image of deploy/Dockerfile under Docker, with io_uring and without
+	bash deploy/with-docker.sh bash deploy/container-test.sh
+
+.PHONY: images
+images: build ## the images of docker-compose.yml: pulled, or built of this machine's packages where none can be
+	@bash deploy/images.sh
+
+.PHONY: up
+up: build ## origin, nginx, HAProxy and Atlas in containers, to look at; make down stops them
+	@images=$$(bash deploy/images.sh) && eval "$$images" && bin/harness up
+
+.PHONY: down
+down: build ## stop what make up started
+	bin/harness down
+
+.PHONY: compose-test
+compose-test: lab-setup build ## up, down and a short run in containers, with docker-compose or docker compose
+	bash deploy/with-docker.sh bash deploy/compose-test.sh
+
+.PHONY: hosts-test
+hosts-test: lab-setup build ## the lab on two hosts: a network namespace with a Docker daemon is the other one; as root
+	bash deploy/with-docker.sh bash deploy/hosts-test.sh
+
 .PHONY: bench
-bench: setup build ## the lab, quick; FULL=1 for the long form, SCENARIO='static-*' for a part
-	bin/harness run $(if $(FULL),-full) $(if $(SCENARIO),-scenario '$(SCENARIO)')
+bench: lab-setup build ## the lab, quick; FULL=1 for the long form, SCENARIO='static-*' for a part, LAUNCH=compose for containers
+	$(if $(filter compose,$(LAUNCH)),images=$$(bash deploy/images.sh) && eval "$$images" && )bin/harness run $(if $(LAUNCH),-launch $(LAUNCH)) $(if $(FULL),-full) $(if $(SCENARIO),-scenario '$(SCENARIO)')
+
+.PHONY: generators
+generators: lab-setup build ## do wrk and vegeta agree on Atlas beside nginx? five minutes; SCENARIO='proxy-1k' for a part
+	@run() { bin/harness run -generator "$$1" -subject atlas,nginx-best -count 10 \
+		-scenario '$(or $(SCENARIO),static-1k,proxy-1k)' | tee /dev/stderr | sed -n 's/^results: //p'; }; \
+	wrk=$$(run wrk); vegeta=$$(run vegeta); bin/compare generators "$$wrk" "$$vegeta"
+
+.PHONY: report
+report: build ## the page of charts of RUN=results/runs/X/results.bench, or of the last run
+	@run='$(or $(RUN),$(lastword $(sort $(wildcard results/runs/*/results.bench))))'; \
+		[ -n "$$run" ] || { echo "there is no run yet: make bench"; exit 1; }; \
+		bin/compare report "$$run"
+
+.PHONY: numbers
+numbers: bin/compare ## the tables of README.md and docs/numbers.md anew, from the committed runs that they name
+	bin/compare numbers README.md docs/numbers.md
 
 .PHONY: conformance
-conformance: setup build ## the corpus of HTTP/1 rules through Atlas, nginx and HAProxy; DOCS=1 rewrites docs/conformance.md
+conformance: lab-setup build ## the corpus of HTTP/1 rules through Atlas, nginx and HAProxy; DOCS=1 rewrites docs/conformance.md
 	bin/harness conformance $(if $(DOCS),-o docs/conformance.md)
+
+.PHONY: gate
+gate: setup build ## does the tree cost more than BASE=ref? SCENARIO='tls-*' for a part, QUICK=1 for half of the time
+	@[ -n "$(BASE)" ] || { echo "say which: make gate BASE=origin/main"; exit 1; }
+	bin/harness gate -base '$(BASE)' $(if $(SCENARIO),-scenario '$(SCENARIO)') $(if $(QUICK),-quick)
+
+.PHONY: calibrate
+calibrate: setup build ## what the gate can see on this machine; STUDY=1 for the 90 minutes of its promise
+	bin/harness calibrate $(if $(STUDY),-study)
+
+.PHONY: selftest
+selftest: setup build ## does the gate pass what is the same, and fail what was slowed down?
+	bin/harness selftest
 
 .PHONY: ci
 ci: ## exactly what CI runs

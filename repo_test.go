@@ -30,8 +30,9 @@ const module = "atlas"
 // It never imports its own floor, so no circle can close.
 var floors = map[string]map[string]int{
 	"proxy": {
-		"proxy":                8, // main
-		"proxy/floor":          8, // main of bin/floor
+		"proxy":                9, // main
+		"proxy/floor":          9, // main of bin/floor
+		"proxy/admin":          8,
 		"proxy/server":         7,
 		"proxy/forward":        6,
 		"proxy/static":         6,
@@ -41,6 +42,8 @@ var floors = map[string]map[string]int{
 		"proxy/tlsio":          4,
 		"proxy/proxyhead":      4,
 		"proxy/relay":          4,
+		"proxy/reference":      3,
+		"proxy/doctor":         3,
 		"proxy/looptest":       3, // helps tests
 		"proxy/loop/iouringgo": 3, // benchmark of what loop is not built on
 		"proxy/loop":           2,
@@ -48,7 +51,11 @@ var floors = map[string]map[string]int{
 		"proxy/uring":          1,
 		"proxy/h1":             1,
 		"proxy/balance":        1,
+		"proxy/limit":          1,
+		"proxy/accesslog":      1,
+		"proxy/handover":       0,
 		"proxy/stats":          0,
+		"proxy/watch":          0,
 		"proxy/invariant":      0,
 	},
 	"harness": {
@@ -79,24 +86,38 @@ var helpers = []string{"proxy/looptest"}
 // doors says which packages may import a third party. "dir/..." is dir and
 // what is below; "tests" is every test. The longest prefix of an import counts.
 var doors = map[string][]string{
-	"github.com/HdrHistogram/hdrhistogram-go": {"harness/attack", "results", "compare/..."},
-	"github.com/coder/websocket":              {"tests"},
-	"github.com/fsnotify/fsnotify":            {"proxy/server"},
-	"github.com/iceber/iouring-go":            {"proxy/loop/iouringgo"},
-	"github.com/iceber/iouring-go/syscall":    {"proxy/uring"},
-	"github.com/pelletier/go-toml/v2":         {"proxy/config", "scenarios", "compare/..."},
-	"github.com/pires/go-proxyproto":          {"proxy/proxyhead", "tests"},
-	"github.com/rogpeppe/go-internal":         {"tests"},
-	"github.com/stretchr/testify":             {"tests", "proxy/looptest"},
-	"github.com/tsenart/vegeta/v12":           {"harness/attack"},
-	"golang.org/x/crypto":                     {"proxy/server"},
-	"golang.org/x/perf":                       {"results", "compare/..."},
-	"golang.org/x/tools/txtar":                {"tests", "harness/corpus"},
+	"github.com/HdrHistogram/hdrhistogram-go":  {"harness/attack", "results", "compare/..."},
+	"github.com/chromedp/cdproto":              {"tests"},
+	"github.com/chromedp/chromedp":             {"tests"},
+	"github.com/coder/websocket":               {"tests"},
+	"github.com/compose-spec/compose-go/v2":    {"tests"},
+	"github.com/coreos/go-systemd/v22":         {"proxy"},
+	"github.com/fsnotify/fsnotify":             {"proxy/watch"},
+	"github.com/iceber/iouring-go":             {"proxy/loop/iouringgo"},
+	"github.com/iceber/iouring-go/syscall":     {"proxy/uring"},
+	"github.com/pelletier/go-toml/v2":          {"proxy/config", "scenarios", "compare/...", "tests"},
+	"github.com/pires/go-proxyproto":           {"proxy/proxyhead", "tests"},
+	"github.com/prometheus/client_golang":      {"proxy/admin"},
+	"github.com/prometheus/client_model":       {"tests"},
+	"github.com/prometheus/common":             {"tests"},
+	"github.com/rogpeppe/go-internal":          {"tests"},
+	"github.com/santhosh-tekuri/jsonschema/v6": {"tests"},
+	"github.com/stretchr/testify":              {"tests", "proxy/looptest"},
+	"go.yaml.in/yaml/v3":                       {"tests", "harness/subject"},
+	"github.com/tsenart/vegeta/v12":            {"harness/attack"},
+	"gonum.org/v1/plot":                        {"compare/report"},
+	"golang.org/x/crypto":                      {"proxy/server"},
+	"golang.org/x/perf":                        {"results", "compare/..."},
+	"gonum.org/v1/gonum":                       {"compare/..."},
+	"golang.org/x/tools/txtar":                 {"tests", "harness/corpus"},
 	"golang.org/x/sys": {
-		"proxy/uring", "proxy/loop", "proxy/looptest", "proxy/server", "harness/host", "harness/subject",
+		"proxy/uring", "proxy/loop", "proxy/looptest", "proxy/server", "proxy/doctor", "proxy/handover", "proxy/admin",
+		"proxy/floor",
+		"harness/host", "harness/subject",
 	},
-	"unsafe": {"proxy/uring"},
-	"C":      {}, // the binary is static
+	"golang.org/x/time": {"tests"},
+	"unsafe":            {"proxy/uring"},
+	"C":                 {}, // the binary is static
 }
 
 // handlers run on the worker's thread: what they do goes through loop.
@@ -114,6 +135,7 @@ var (
 var skippers = []string{
 	"requireRing",      // no io_uring; fails under REQUIRE_URING
 	"RequireRing",      // the same, for other packages
+	"requirePerf",      // system calls cannot be counted; fails as root under CI
 	"requireInstalled", // a server to measure is not installed; fails under CI
 	"skipShort",        // go test -short
 	"skipInvariant",    // counts allocations, which the race detector and invariants change

@@ -30,6 +30,17 @@ usage: compare <verb> [flags] <files>
   table <results>        print the README's tables with ours beside them
   verdict <old> <new>    say whether new is worse than old
                          -policy file: limits instead of the built-in policy.toml
+  gate <directory>       say whether the candidate of a duet is worse than its base
+                         -policy as above; -suspects: only name the scenarios that want a second stage
+  generators <a> <b>     say whether runs by wrk and by vegeta agree on Atlas beside nginx-best
+  merge <results>...     add up what generators on several hosts saw of the same servers at the same time
+                         -o directory: a new one, for the result
+  numbers <documents>    write the marked parts of documents from the runs they name
+                         -check: only say which are not what their runs say (exit status 3)
+  report <results>       write a page of HTML with tables, charts and the machine's facts
+                         -o file: instead of report.html beside the results
+  serve                  show past runs and gates, two runs beside each other and the trend, to this machine alone
+                         -listen address, -runs directory
 
 Exit status: 0 pass, 1 regression, 2 usage, 3 invalid input or measurement, 4 inconclusive.
 `
@@ -53,6 +64,18 @@ func run(stdout, stderr io.Writer, args []string) int {
 		return table(stdout, stderr, args)
 	case "verdict":
 		return verdict(stdout, stderr, args)
+	case "gate":
+		return judgeDuet(stdout, stderr, args)
+	case "generators":
+		return compareGenerators(stdout, stderr, args)
+	case "merge":
+		return merge(stdout, stderr, args)
+	case "numbers":
+		return numbers(stdout, stderr, args)
+	case "serve":
+		return serve(stdout, stderr, args)
+	case "report":
+		return writeReport(stdout, stderr, args)
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 		return exitPass
@@ -140,7 +163,7 @@ func parse(flags *flag.FlagSet, args []string, files int) (status int, ok bool) 
 		return exitUsage, false // flag has said why
 	}
 	if flags.NArg() != files {
-		fmt.Fprintf(flags.Output(), "%s: %d files given, want %d\n\n%s", flags.Name(), flags.NArg(), files, usage)
+		fmt.Fprintf(flags.Output(), "%s: %d paths given, want %d\n\n%s", flags.Name(), flags.NArg(), files, usage)
 		return exitUsage, false
 	}
 	return 0, true

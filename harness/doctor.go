@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 
 	"atlas/harness/host"
@@ -51,6 +52,13 @@ func describe(s *scenarios.Scenario) string {
 	if s.Load.Of != scenarios.Requests {
 		return fmt.Sprintf("%s, conns %v", s.Load.Of, s.Load.Conns)
 	}
+	if each := s.Each(); len(each) > 1 {
+		values := []string{}
+		for _, one := range each {
+			values = append(values, one.At.At)
+		}
+		return fmt.Sprintf("closed, conns %v, %s [%s]", s.Load.Conns, each[0].At.Vary, strings.Join(values, " "))
+	}
 	return fmt.Sprintf("closed, conns %v", s.Load.Conns)
 }
 
@@ -91,6 +99,11 @@ func doctor(stdout, stderr io.Writer, args []string) int {
 		fmt.Fprintf(w, "atlas\tMISSING: %s: run `make build`\n", *atlas)
 	} else {
 		fmt.Fprintf(w, "atlas\t%s\n", *atlas)
+	}
+	if err := host.CallsCounted(); err != nil {
+		fmt.Fprintf(w, "system calls\tMISSING: %v\n", err)
+	} else {
+		fmt.Fprintf(w, "system calls\tcan be counted\n")
 	}
 	for _, text := range []string{cores.Warning, host.Noise()} {
 		if text != "" {

@@ -15,36 +15,42 @@ import (
 // because a neighbour on the machine can spoil one.
 const attempts = 2
 
-// runLab is the verb `run`.
-func runLab(ctx context.Context, stdout, stderr io.Writer, args []string) int {
-	o, err := parseOptions(stderr, args)
-	if err != nil {
-		return exitOptions(stderr, "run", err)
+// secondAttempt begins the note of a sample whose first attempt was refused.
+const secondAttempt = "second attempt: "
+
+// runLab is the verbs `run` and `count`.
+func runLab(ctx context.Context, stdout, stderr io.Writer, verb string, args []string) int {
+	o, err := parseOptions(stderr, verb, args)
+	if err != nil && ctx.Err() == nil { // an interruption makes Compose fail, which is asked for its file
+		return exitOptions(stderr, verb, err)
 	}
-	log, err := measureAll(ctx, stderr, o)
+	var log *runLog
+	if err == nil {
+		log, err = measureAll(ctx, stderr, o)
+	}
 	if ctx.Err() != nil {
-		fmt.Fprintf(stderr, "\nharness run: interrupted; everything is stopped, nothing is stored\n")
+		fmt.Fprintf(stderr, "\nharness %s: interrupted; everything is stopped, nothing is stored\n", verb)
 		return exitUsage
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "harness run: %v\n", err)
+		fmt.Fprintf(stderr, "harness %s: %v\n", verb, err)
 		return exitUsage
 	}
 	for _, text := range log.refusals() {
 		fmt.Fprintf(stderr, "refused: %s\n", text)
 	}
 	if len(log.samples()) == 0 {
-		fmt.Fprintln(stderr, "harness run: no sample passed its checks, nothing is stored")
+		fmt.Fprintf(stderr, "harness %s: no sample passed its checks, nothing is stored\n", verb)
 		return exitInvalid
 	}
 	path, err := log.store()
 	if err != nil {
-		fmt.Fprintf(stderr, "harness run: %v\n", err)
+		fmt.Fprintf(stderr, "harness %s: %v\n", verb, err)
 		return exitUsage
 	}
 	fmt.Fprintf(stdout, "results: %s\n", path)
 	if err := showTables(ctx, stdout, stderr, o.programs.Harness, path); err != nil {
-		fmt.Fprintf(stderr, "harness run: %v\n", err)
+		fmt.Fprintf(stderr, "harness %s: %v\n", verb, err)
 		return exitUsage
 	}
 	if len(log.refusals()) > 0 {
@@ -58,6 +64,9 @@ func runLab(ctx context.Context, stdout, stderr io.Writer, args []string) int {
 func measureAll(ctx context.Context, stderr io.Writer, o *options) (log *runLog, err error) {
 	noise := host.Noise()
 	facts := host.Facts()
+	if o.launch() != launchProcess { // whose figures have no such line, and go on comparing
+		facts = append(facts, host.Fact{Key: "launch", Value: o.launch()})
+	}
 	s, err := openSession(ctx, o)
 	if err != nil {
 		return nil, err
@@ -66,11 +75,12 @@ func measureAll(ctx context.Context, stderr io.Writer, o *options) (log *runLog,
 	if noise != "" {
 		s.warnings = append(s.warnings, noise)
 	}
+	facts = append(facts, s.hosts.facts()...)
 	if host.Value(facts, "conntrack") == "on" {
 		s.warnings = append(s.warnings,
 			"the kernel tracks loopback connections (NAT rules are loaded): about 10 % more CPU for every subject")
 	}
-	plan := planOf(o.scenarios, o.subjects, o.quick, o.form.rounds)
+	plan := o.plan()
 	log = newRunLog(s, facts)
 	show := newProgress(stderr, plan)
 	show.head(o, s)
@@ -97,7 +107,7 @@ func tryMeasure(ctx context.Context, s *session, st step) (attack.Sample, error)
 		sample, err := s.measure(ctx, st)
 		if err == nil {
 			if len(refused) > 0 {
-				sample.Notes = append(sample.Notes, "second attempt: "+refused[0])
+				sample.Notes = append(sample.Notes, secondAttempt+refused[0])
 			}
 			return sample, nil
 		}

@@ -15,7 +15,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
+	"atlas/harness/host"
 	"atlas/harness/origin"
 	"atlas/harness/subject"
 )
@@ -23,9 +25,9 @@ import (
 // Exit statuses, shared with compare.
 const (
 	exitPass    = 0
-	exitDiffers = 1 // Atlas does not do what its corpus says
+	exitDiffers = 1 // Atlas does not do what its corpus says, or costs more than its base
 	exitUsage   = 2 // or an internal error, or an interruption
-	exitInvalid = 3 // a sample was refused
+	exitInvalid = 3 // a sample was refused, or the measurement itself moved
 )
 
 const usage = `Harness measures web servers side by side.
@@ -33,13 +35,20 @@ const usage = `Harness measures web servers side by side.
 usage: harness <verb> [flags]
 
   run          measure, store the results and print the README's tables
+  count        count the system calls of a request, and how many of them enter an io_uring; needs root
+  gate         say whether the tree costs more CPU per request than its base
+  selftest     say whether the gate passes what is the same and fails what was slowed down
+  calibrate    tell what the gate can see on this machine
   conformance  send the corpus of HTTP/1 rules through Atlas, nginx and HAProxy, print what they make of it
+  up, down     start origin, nginx, HAProxy and Atlas of docker-compose.yml to look at; stop them
+  probe        ask a URL for a 200, for health checks in containers
   list         name the scenarios and the subjects
+  documents    write what the scenarios ask for, for a server that -url names to serve
   doctor       tell the facts of this machine, what is missing and how to get it
 
-"harness run -h" and "harness conformance -h" list the flags.
-Exit status: 0 measured, 1 Atlas differs from its corpus, 2 usage or internal error or interrupted,
-3 a sample was refused.
+"harness run -h", and so for the others, lists the flags.
+Exit status: 0 measured or pass, 1 regression, or Atlas differs from its corpus, 2 usage or internal error
+or interrupted, 3 a sample was refused or the measurement is invalid, 4 inconclusive.
 `
 
 func main() {
@@ -56,18 +65,32 @@ func run(stdout, stderr io.Writer, args []string) int {
 	defer stop()
 	verb, args := args[0], args[1:]
 	switch verb {
-	case "run":
-		return runLab(ctx, stdout, stderr, args)
+	case "run", verbCount:
+		return runLab(ctx, stdout, stderr, verb, args)
+	case "gate":
+		return runGate(ctx, stdout, stderr, args)
+	case "selftest":
+		return selftest(ctx, stdout, stderr, args)
+	case "calibrate":
+		return calibrate(ctx, stdout, stderr, args)
 	case "conformance":
 		return checkConformance(ctx, stdout, stderr, args)
 	case "list":
 		return list(stdout, stderr, args)
+	case "documents":
+		return writeDocuments(stdout, stderr, args)
 	case "doctor":
 		return doctor(stdout, stderr, args)
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 		return exitPass
-	case "serve-origin", "serve-peer": // children of `run`
+	case "up", "down":
+		return composeStack(ctx, stdout, stderr, verb, args)
+	case "probe":
+		return probe(ctx, stderr, args)
+	case "report", "meter": // on another host, for `run`
+		return answerHost(os.Stdin, stdout, stderr, verb, args)
+	case "serve-origin", "serve-peer": // children of `run`; docs/lab.md has the first as well
 		return serve(ctx, stderr, verb, args)
 	}
 	fmt.Fprintf(stderr, "harness: unknown verb %q\n\n%s", verb, usage)
@@ -83,6 +106,7 @@ func serve(ctx context.Context, stderr io.Writer, verb string, args []string) in
 	flags.StringVar(&p.Root, "root", "", "`directory` of the documents")
 	flags.StringVar(&p.Upstream, "upstream", "", "`address` to forward requests to, instead of serving documents")
 	flags.StringVar(&p.Tunnel, "tunnel", "", "`address` to forward bytes to, instead")
+	delay := flags.Duration("delay", 0, "`time` to wait before each answer of an origin")
 	flags.StringVar(&p.Cert, "cert", "", "`file` of the certificate to serve TLS with")
 	flags.StringVar(&p.Key, "key", "", "`file` of its private key")
 	if status, ok := parse(flags, args); !ok {
@@ -90,7 +114,11 @@ func serve(ctx context.Context, stderr io.Writer, verb string, args []string) in
 	}
 	var err error
 	if verb == "serve-origin" {
-		err = origin.Serve(ctx, p.Address, p.Root)
+		var pause func()
+		if *delay > 0 { // not time.Sleep, which may take a millisecond more
+			pause = func() { host.SleepUntil(time.Now().Add(*delay)) }
+		}
+		err = origin.Serve(ctx, p.Address, p.Root, pause)
 	} else {
 		err = p.Serve(ctx)
 	}

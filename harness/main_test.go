@@ -20,6 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"atlas/harness/host"
 	"atlas/harness/origin"
 	"atlas/results"
 )
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 	os.Exit(run(os.Stdout, os.Stderr, os.Args[1:]))
 }
 
-// goWrong serves the right document, and then a shorter one.
+// goWrong serves the right document, and then a shorter one, or ends.
 func goWrong(after int64, config string) error {
 	text, err := os.ReadFile(config)
 	if err != nil {
@@ -50,7 +51,11 @@ func goWrong(after int64, config string) error {
 	var served atomic.Int64
 	return http.ListenAndServe("127.0.0.1:"+string(port), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		body := origin.Document(1024)
-		if served.Add(1) > after {
+		if served.Add(1) > after && os.Getenv("GO_WRONG") == "end" {
+			fmt.Fprintln(os.Stderr, "out of luck")
+			os.Exit(4)
+		}
+		if served.Load() > after {
 			body = body[:1000]
 		}
 		_, _ = w.Write(body)
@@ -133,13 +138,16 @@ func TestRun(t *testing.T) {
 	require.Len(t, runs, 1)
 	require.Regexp(t, `/\d{8}T\d{6}Z-[0-9a-z-]+$`, runs[0])
 	bench := filepath.Join(runs[0], "results.bench")
-	require.Equal(t, "results: "+bench+"\ncompare table "+bench+"\n", stdout)
+	require.Equal(t, "results: "+bench+"\ncompare table "+bench+"\ncompare report "+bench+"\n", stdout)
 
 	f, err := results.Open(bench)
 	require.NoError(t, err)
 	require.Len(t, f.Names(), 4)
 	for _, name := range f.Names() {
 		require.Equal(t, "go-nethttp", name.Subject)
+		if host.CallsCounted() == nil {
+			require.Len(t, f.Values(name, results.Syscalls), 1, name)
+		}
 		for _, unit := range []string{results.CPU, results.Throughput, results.Mean, results.P99, results.ClientCPU} {
 			require.Len(t, f.Values(name, unit), 2, "%s %s", name, unit)
 		}
@@ -154,13 +162,19 @@ func TestRun(t *testing.T) {
 
 	text, err := os.ReadFile(filepath.Join(runs[0], "manifest.json"))
 	require.NoError(t, err)
-	var m manifest
+	var m results.Manifest
 	require.NoError(t, json.Unmarshal(text, &m))
-	require.Len(t, m.Order, 8)
+	require.Len(t, uncounted(m.Order), 8)
 	require.Equal(t, "harness", m.Argv[0])
 	require.Contains(t, m.Scenarios, "proxy-1k")
 	require.Contains(t, m.Subjects, "go-nethttp")
 	require.NotEmpty(t, m.Facts)
+}
+
+// uncounted leaves out the samples that count system calls, which are not measured
+// everywhere.
+func uncounted(all []results.Step) []results.Step {
+	return slices.DeleteFunc(all, func(s results.Step) bool { return s.Counted })
 }
 
 // Everything that a load can be made of, over TLS and through TCP mode.
@@ -168,7 +182,13 @@ func TestRunOfEveryWork(t *testing.T) {
 	l := newLab(t)
 	stdout, stderr, status := l.run("-count", "1",
 		"-scenario", "tls-static-1k,tls-proxy-1k-latency,tls-handshake-*,tcp-1k,static-1m")
-	require.Zero(t, status, stderr)
+	missed := regexp.MustCompile(`(?m)^refused: tls-proxy-1k-latency .*rate missed`).MatchString(stderr)
+	if missed { // a busy machine, or the race detector: to refuse it is right
+		require.Equal(t, exitInvalid, status, stderr)
+		require.Equal(t, 1, strings.Count(stderr, "\nrefused: "), stderr)
+	} else {
+		require.Zero(t, status, stderr)
+	}
 	f, err := results.Open(strings.TrimPrefix(strings.SplitN(stdout, "\n", 2)[0], "results: "))
 	require.NoError(t, err)
 	units := map[string]string{
@@ -176,12 +196,91 @@ func TestRunOfEveryWork(t *testing.T) {
 		"tls-handshake-full": results.HandshakeCPU, "tls-handshake-resumed": results.HandshakeCPU,
 		"static-1m": results.Bytes,
 	}
+	if missed {
+		delete(units, "tls-proxy-1k-latency")
+	}
 	require.Len(t, f.Names(), len(units)+1, "tls-static-1k has two")
 	for _, name := range f.Names() {
 		require.NotZero(t, f.Values(name, units[name.Scenario]), name)
 		require.Equal(t, strings.HasPrefix(name.Scenario, "tls-"), name.TLS)
 	}
 	require.Equal(t, "TLSv1.3, TLS_AES_128_GCM_SHA256, X25519, ecdsa-p256", f.Setting("tls"))
+	requireHistograms(t, strings.TrimPrefix(strings.SplitN(stdout, "\n", 2)[0], "results: "), f)
+}
+
+// The points of curves: each a cell, by lengths, fields and connections, and on as
+// many cores as there are.
+func TestRunOfCurves(t *testing.T) {
+	l := newLab(t)
+	stdout, stderr, status := l.run("-count", "1", "-scenario", "proxy-size,static-1k-headers,proxy-1k-connections,static-1k-cores")
+	require.Zero(t, status, stderr)
+	f, err := results.Open(strings.TrimPrefix(strings.SplitN(stdout, "\n", 2)[0], "results: "))
+	require.NoError(t, err)
+	points := map[string]int{}
+	for _, name := range f.Names() {
+		require.NotZero(t, f.Values(name, results.CPU), name)
+		points[name.Scenario+" "+name.Vary]++
+	}
+	require.Equal(t, map[string]int{
+		"proxy-size length": 6, "static-1k-headers headers": 4, "proxy-1k-connections ": 1,
+		"static-1k-cores cores": 1, // the peer has one worker at most
+	}, points)
+}
+
+// More than can be done: an Atlas that answers by itself sheds nothing, which is a
+// figure, and its memory is another.
+func TestRunOfOverload(t *testing.T) {
+	l := newLab(t)
+	stdout, stderr, status := l.run("-count", "1", "-scenario", "overload", "-subject", "atlas", "-atlas", l.peerAtlas())
+	if regexp.MustCompile(`(?m)^refused: overload .*rate missed`).MatchString(stderr) {
+		require.Equal(t, exitInvalid, status, stderr) // a busy machine: to refuse it is right
+		return
+	}
+	require.Zero(t, status, stderr)
+	f, err := results.Open(strings.TrimPrefix(strings.SplitN(stdout, "\n", 2)[0], "results: "))
+	require.NoError(t, err)
+	name := f.Names()[0]
+	require.Equal(t, []float64{0}, f.Values(name, results.Shed))
+	require.Positive(t, f.Values(name, results.Throughput)[0])
+	require.Greater(t, f.Values(name, results.PeakResident)[0], 1e6)
+	require.Empty(t, f.Values(name, results.CPU), "of both together, so of neither")
+}
+
+// What would run out of open files is refused before anything is started.
+func TestRunWithoutFiles(t *testing.T) {
+	l := newLab(t)
+	cmd := l.command("-scenario", "idle-conns")
+	cmd.Args = append([]string{"/bin/sh", "-c", `ulimit -n 1000; exec "$@"`, "sh", l.harness}, cmd.Args[1:]...)
+	cmd.Path = "/bin/sh"
+	said, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	require.Equal(t, exitUsage, cmd.ProcessState.ExitCode(), "%s", said)
+	require.Contains(t, string(said), "idle-conns c=5000 needs 5512 open files, and the hard limit is 1000: raise it")
+	l.requireClean()
+}
+
+// requireHistograms checks that every latency of every sample is kept beside it.
+func requireHistograms(t *testing.T, bench string, f *results.File) {
+	all, err := results.OpenHistograms(bench)
+	require.NoError(t, err)
+	for _, name := range f.Names() {
+		requests := 0
+		for _, s := range f.Samples {
+			if s.Name == name && !s.Counts() {
+				requests += s.Requests
+			}
+		}
+		kinds := map[results.Latency]string{results.Raw: results.P99}
+		if name.Mode == "open" {
+			kinds = map[results.Latency]string{results.Corrected: results.P99, results.Raw: results.RawP99}
+		}
+		for kind, unit := range kinds {
+			counts := results.Merged(all, name, kind)
+			require.NotNil(t, counts, "%s %s", name, kind)
+			require.EqualValues(t, requests, counts.TotalCount(), "%s %s", name, kind)
+			require.InDelta(t, f.Values(name, unit)[0], counts.ValueAtQuantile(99), 1, "of one round")
+		}
+	}
 }
 
 // Thousands of connections that rest, for which there have to be files enough.
@@ -338,6 +437,9 @@ func TestCommandLine(t *testing.T) {
 		{"nothing is built", []string{"-subject", "", "-atlas", "/no/atlas"}, exitUsage, "/no/atlas is missing: run `make build`"},
 		{"generator", []string{"-generator", "ab"}, exitUsage, `-generator "ab"`},
 		{"negative", []string{"-count", "-1"}, exitUsage, "cannot be negative"},
+		{"other Atlas that nobody measures", []string{"-subject", "go-nethttp", "-other", "/no/other"},
+			exitUsage, "none of the subjects go-nethttp is atlas-other"},
+		{"results into a file", []string{"-out", "main_test.go/runs"}, exitUsage, "-out main_test.go/runs: "},
 		{"both forms", []string{"-quick", "-full"}, exitUsage, "exclude each other"},
 		{"argument", []string{"static-1k"}, exitUsage, `unexpected argument "static-1k"`},
 		{"flag", []string{"-x"}, exitUsage, "not defined: -x"},
@@ -348,6 +450,31 @@ func TestCommandLine(t *testing.T) {
 			require.Equal(t, row.status, status)
 			require.Contains(t, stderr, row.want)
 		})
+	}
+}
+
+// The scratch directory may be the first that is full.
+func TestRunWithoutScratch(t *testing.T) {
+	l := newLab(t)
+	cmd := l.command("-scenario", "static-100m", "-count", "1")
+	cmd.Args = append([]string{"/bin/sh", "-c", `ulimit -f 64; trap "" XFSZ; exec "$@"`, "sh", l.harness}, cmd.Args[1:]...)
+	cmd.Path = "/bin/sh"
+	said, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	require.Equal(t, exitUsage, cmd.ProcessState.ExitCode(), "%s", said)
+	require.Contains(t, string(said), "file too large")
+	require.NotContains(t, string(said), "panic")
+	l.requireClean()
+}
+
+func TestCheckOut(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, checkOut(filepath.Join(dir, "not", "there")))
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+	if os.Getuid() == 0 {
+		require.ErrorContains(t, checkOut("/proc/nope"), "-out /proc/nope: ")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -36,16 +37,36 @@ const (
 	generatorVegeta = "vegeta"
 )
 
+// Ways to start servers that -launch can name.
+const (
+	launchProcess = "process"
+	launchCompose = "compose"
+)
+
+// launch is how servers are started.
+func (o *options) launch() string {
+	if o.programs.Compose != nil {
+		return launchCompose
+	}
+	return launchProcess
+}
+
 // options are what the command line asks for.
 type options struct {
 	scenarios []*scenarios.Scenario
 	subjects  []subject.Subject
+	foreign   []subject.Subject // those of subjects that the lab has not
 	form      form
 	quick     bool // only the cells of the quick form
 	out       string
 	generator string
 	programs  subject.Programs
 	argv      []string
+	allowed   []int // cores that may be used; nil: those of this process
+	// counts is what of a run counts system calls, for so long each time.
+	counts   counts
+	counting time.Duration
+	roles    roles // which hosts the servers run on
 	// notes are what the run goes on without; they are stored with it.
 	notes []string
 }
@@ -80,55 +101,104 @@ func parseOnly(flags *flag.FlagSet, args []string) error {
 // findPrograms are ours that subjects are made of.
 func findPrograms(atlas string) (subject.Programs, error) {
 	self, err := os.Executable()
-	return subject.Programs{Atlas: absolute(atlas), Harness: self}, err
+	floor := filepath.Join(filepath.Dir(self), "floor")
+	if _, missing := os.Stat(floor); missing != nil {
+		floor = absolute("bin/floor") // of `go run ./harness`
+	}
+	return subject.Programs{Atlas: absolute(atlas), Floor: floor, Harness: self}, err
 }
 
-// parseOptions reads the flags of `run`.
-func parseOptions(stderr io.Writer, args []string) (*options, error) {
-	flags := flag.NewFlagSet("harness run", flag.ContinueOnError)
+// wishes are the flags of `run` and of `count`.
+type wishes struct {
+	scenario, subject, out, atlas, other, launch, generator string
+
+	brought          brought
+	full, quick      bool
+	rounds           int
+	warmup, measured time.Duration
+	roles            *roles
+}
+
+// parseWishes reads the command line of a verb.
+func parseWishes(stderr io.Writer, verb string, args []string) (w wishes, err error) {
+	flags := flag.NewFlagSet("harness "+verb, flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	pattern := flags.String("scenario", "",
-		"comma-separated `globs` of scenarios (default: those of the form; harness list tells)")
-	names := flags.String("subject", "",
-		"comma-separated `names` of subjects (default: Atlas on both engines, both nginxes, in the long form HAProxy)")
-	full := flags.Bool("full", false, "the long form: 10 rounds of 5 s, about 100 minutes for all")
-	quick := flags.Bool("quick", false, "the short form, which is the default: 6 rounds of 1 s, about 4 minutes")
-	count := flags.Int("count", 0, "`rounds`, instead of the form's")
-	warmup := flags.Duration("warmup", 0, "`time` of the warm-up, instead of the form's")
-	measured := flags.Duration("duration", 0,
-		"`time` measured, instead of the form's; wrk rounds it up to whole seconds")
-	out := flags.String("out", "results/runs", "`directory` for the results")
-	atlas := flags.String("atlas", "bin/atlas", "`path` of Atlas's binary")
-	otherAtlas := flags.String("other", "",
+	cells, subjects := "those of the form; harness list tells", "floor, and in the long form HAProxy"
+	rounded := "; wrk rounds it up to whole seconds"
+	if verb == verbCount {
+		cells, subjects, rounded = countScenarios+", each as in the quick form", "floor, HAProxy", ""
+		w.generator = generatorVegeta
+	} else {
+		flags.StringVar(&w.generator, "generator", generatorAuto,
+			"of the closed loop: wrk, vegeta, or auto for wrk where it is installed")
+		flags.BoolVar(&w.full, "full", false, "the long form: 10 rounds of 5 s, about 6 hours for all")
+		flags.BoolVar(&w.quick, "quick", false,
+			"the short form, which is the default: 6 rounds of 1 s, about 5 minutes")
+	}
+	flags.StringVar(&w.scenario, "scenario", "", "comma-separated `globs` of scenarios (default: "+cells+")")
+	flags.StringVar(&w.subject, "subject", "",
+		"comma-separated `names` of subjects (default: Atlas on both engines, both nginxes, "+subjects+")")
+	w.brought.flags(flags)
+	flags.IntVar(&w.rounds, "count", 0, "`rounds`, instead of the form's")
+	flags.DurationVar(&w.warmup, "warmup", 0, "`time` of the warm-up, instead of the form's")
+	flags.DurationVar(&w.measured, "duration", 0, "`time` measured, instead of the form's"+rounded)
+	flags.StringVar(&w.out, "out", "results/runs", "`directory` for the results")
+	flags.StringVar(&w.atlas, "atlas", "bin/atlas", "`path` of Atlas's binary")
+	flags.StringVar(&w.other, "other", "",
 		"`path` of another Atlas, the subjects atlas-other and atlas-netpoll-other; alone, it is compared with atlas")
-	generator := flags.String("generator", generatorAuto,
-		"of the closed loop: wrk, vegeta, or auto for wrk where it is installed")
-	if err := parseOnly(flags, args); err != nil {
+	flags.StringVar(&w.launch, "launch", launchProcess,
+		"how servers are started: process, or compose for containers of docker-compose.yml (make images makes them)")
+	w.roles = roleFlags(flags)
+	err = parseOnly(flags, args)
+	return w, err
+}
+
+// parseOptions makes options of the command line of `run` or `count`.
+func parseOptions(stderr io.Writer, verb string, args []string) (*options, error) {
+	w, err := parseWishes(stderr, verb, args)
+	if err != nil {
 		return nil, err
 	}
-	programs, err := findPrograms(*atlas)
+	programs, err := findPrograms(w.atlas)
 	if err != nil {
 		return nil, err
 	}
 	o := &options{
-		form: quickForm, out: *out, generator: *generator,
+		form: quickForm, out: w.out, generator: w.generator,
 		programs: programs,
-		argv:     append([]string{"harness", "run"}, args...),
+		argv:     append([]string{"harness", verb}, args...),
 	}
-	if *quick && *full {
+	switch {
+	case w.quick && w.full:
 		return nil, errors.New("-quick and -full exclude each other")
-	}
-	if *full {
+	case w.full:
 		o.form = fullForm
+	case verb == verbCount:
+		o.form, o.counts = countForm, countsOnly
 	}
-	if err := o.form.override(*count, *warmup, *measured); err != nil {
+	if err := o.form.override(w.rounds, w.warmup, w.measured); err != nil {
 		return nil, err
 	}
-	if *otherAtlas != "" {
-		o.programs.Other = absolute(*otherAtlas)
+	if w.other != "" {
+		o.programs.Other = absolute(w.other)
 	}
-	o.quick = *pattern == "" && !*full
-	return o, o.settle(*pattern, *names, *full)
+	if err := o.launchBy(w.launch, *w.roles); err != nil {
+		return nil, err
+	}
+	if o.foreign, err = w.brought.subjects(w.scenario); err != nil {
+		return nil, err
+	}
+	o.quick = w.scenario == "" && !w.full
+	if o.quick && o.counts == countsOnly {
+		w.scenario = countScenarios
+	}
+	if err := o.settle(w.scenario, w.subject, w.full || o.counts == countsOnly); err != nil {
+		return nil, err
+	}
+	if err := o.settleCounts(o.roles.counted); err != nil {
+		return nil, err
+	}
+	return o, checkOut(o.out)
 }
 
 // settle chooses what is measured and by what.
@@ -142,10 +212,27 @@ func (o *options) settle(pattern, names string, full bool) (err error) {
 	o.scenarios = slices.DeleteFunc(o.scenarios, func(s *scenarios.Scenario) bool {
 		return len(s.Load.Counts(o.quick)) == 0
 	})
+	o.scenarios = eachOf(o.scenarios)
+	if err := o.fitCores(len(host.Allowed())); err != nil {
+		return err
+	}
+	_, files := host.Limits()
+	if err := o.fitFiles(files); err != nil {
+		return err
+	}
+	if err := o.fitHosts(); err != nil {
+		return err
+	}
 	if o.subjects, err = o.choose(names, full); err != nil {
 		return err
 	}
+	if err := o.fitLaunch(); err != nil {
+		return err
+	}
 	o.leaveOut()
+	if err := o.excuse(); err != nil {
+		return err
+	}
 	if len(planOf(o.scenarios, o.subjects, o.quick, 1)) == 0 {
 		return fmt.Errorf("subject %s can do the work of no scenario that matches %q", names, pattern)
 	}
@@ -192,25 +279,40 @@ func (f *form) override(rounds int, warmup, measured time.Duration) error {
 }
 
 // choose returns the subjects named, all of which must be there, or the usual
-// ones as far as this machine has them.
-func (o *options) choose(names string, full bool) ([]subject.Subject, error) {
+// ones as far as this machine has them; and those that the lab has not, which are
+// there to be measured.
+func (o *options) choose(names string, full bool) (chosen []subject.Subject, err error) {
 	if names == "" && o.programs.Other != "" {
 		names = "atlas,atlas-other"
 	}
-	if names != "" {
-		chosen, err := subject.Named(strings.Split(strings.ReplaceAll(names, " ", ""), ","))
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range chosen {
-			if err := s.Missing(o.programs); err != nil {
-				return nil, fmt.Errorf("subject %s: %w", s.Name, err)
-			}
-		}
-		return chosen, nil
+	if names == "" {
+		chosen, err = o.usual(full)
+	} else {
+		chosen, err = subject.Named(strings.Split(strings.ReplaceAll(names, " ", ""), ","), o.foreign...)
 	}
+	if err != nil {
+		return nil, err
+	}
+	if names != "" && o.programs.Other != "" && !strings.Contains(names, "-other") {
+		return nil, fmt.Errorf("-other: none of the subjects %s is atlas-other or atlas-netpoll-other", names)
+	}
+	for _, one := range o.foreign {
+		if !slices.ContainsFunc(chosen, func(s subject.Subject) bool { return s.Name == one.Name }) {
+			chosen = append(chosen, one)
+		}
+	}
+	for _, s := range chosen {
+		if err := s.Missing(o.programs); err != nil {
+			return nil, fmt.Errorf("subject %s: %w", s.Name, err)
+		}
+	}
+	return chosen, nil
+}
+
+// usual are the subjects of a form, as far as this machine has them.
+func (o *options) usual(full bool) ([]subject.Subject, error) {
 	usual := []string{"atlas", "atlas-netpoll", "nginx-best", "nginx-readme"}
-	if uring := host.IOURing(); uring != "available" {
+	if uring := host.IOURing(); uring != "available" && !o.roles.far() {
 		o.note("atlas is left out, atlas-netpoll stays: io_uring is %s", uring)
 		usual = usual[1:]
 	}
@@ -229,18 +331,26 @@ func (o *options) choose(names string, full bool) ([]subject.Subject, error) {
 		}
 		chosen = append(chosen[:len(chosen)-2], peer...)
 	}
-	if !full {
-		return chosen, nil
+	more := []string{"floor"}
+	if full {
+		more = []string{"haproxy", "floor"}
 	}
-	haproxy, err := subject.Named([]string{"haproxy"})
+	beside, err := subject.Named(more)
 	if err != nil {
 		return nil, err
 	}
-	if err := haproxy[0].Missing(o.programs); err != nil {
-		o.note("haproxy is left out: %v", err)
-		return chosen, nil
+	for _, one := range beside {
+		if err := one.Missing(o.programs); err != nil {
+			o.note("%s is left out: %v", one.Name, err)
+			continue
+		}
+		if one.Name == "floor" && host.IOURing() != "available" {
+			o.note("floor is left out: io_uring is %s", host.IOURing())
+			continue
+		}
+		chosen = append(chosen, one)
 	}
-	return append(chosen, haproxy...), nil
+	return chosen, nil
 }
 
 // chooseGenerator settles who drives the closed loop.

@@ -9,7 +9,8 @@ import (
 	"atlas/scenarios"
 )
 
-// cell is one load: a scenario at one connection count.
+// cell is one load: a scenario, where that varies a key one of its Each, at one
+// connection count.
 type cell struct {
 	scenario *scenarios.Scenario
 	conns    int
@@ -19,6 +20,9 @@ type cell struct {
 func (c cell) String() string {
 	if c.scenario.Load.Mode == scenarios.Open {
 		return fmt.Sprintf("%s %d/s", c.scenario.Name, c.scenario.Load.Rate)
+	}
+	if at := c.scenario.At; at.Vary != "" {
+		return fmt.Sprintf("%s %s=%s", c.scenario.Name, at.Vary, at.At)
 	}
 	return fmt.Sprintf("%s c=%d", c.scenario.Name, c.conns)
 }
@@ -30,6 +34,8 @@ func (c cell) name(subject string) results.Name {
 		Mode:     string(c.scenario.Load.Mode),
 		Conns:    c.conns,
 		Rate:     c.scenario.Load.Rate,
+		Vary:     c.scenario.At.Vary,
+		At:       c.scenario.At.At,
 		TLS:      c.scenario.Target.TLS != scenarios.Plain,
 		Subject:  subject,
 	}
@@ -40,6 +46,16 @@ type step struct {
 	round   int // from 0
 	cell    cell
 	subject subject.Subject
+	counts  bool // system calls, and nothing else
+}
+
+// String names the step for people.
+func (st step) String() string {
+	when := fmt.Sprintf("round %d", st.round+1)
+	if st.counts {
+		when = "counting"
+	}
+	return fmt.Sprintf("%s %s, %s", st.cell, st.subject.Name, when)
 }
 
 // planOf orders the samples of a run. Rounds are outermost, so that a slow
@@ -57,7 +73,7 @@ func planOf(all []*scenarios.Scenario, subjects []subject.Subject, quick bool, r
 		for _, s := range all {
 			for _, conns := range s.Load.Counts(quick) {
 				for _, one := range order {
-					if !one.Serves(s.Target.Kind) {
+					if one.Declines(s) != nil {
 						continue
 					}
 					steps = append(steps, step{round: round, cell: cell{scenario: s, conns: conns}, subject: one})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,15 +20,19 @@ import (
 
 // testPlan is a plan of two subjects, two scenarios and three cells.
 func testPlan(t *testing.T, rounds int) []step {
-	return testPlanOf(t, "static-1k*", false, rounds)
+	return testPlanOf(t, "static-1k,static-1k-latency", false, rounds)
 }
 
 func testPlanOf(t *testing.T, pattern string, quick bool, rounds int) []step {
 	all, err := scenarios.Match(scenarios.Files, pattern)
 	require.NoError(t, err)
+	return planOf(all, testSubjects(t), quick, rounds)
+}
+
+func testSubjects(t *testing.T) []subject.Subject {
 	subjects, err := subject.Named([]string{"atlas", "nginx-best"})
 	require.NoError(t, err)
-	return planOf(all, subjects, quick, rounds)
+	return subjects
 }
 
 func TestPlan(t *testing.T) {
@@ -45,20 +50,67 @@ func TestPlan(t *testing.T) {
 	}, got)
 }
 
-// The quick form has what its scenarios say, and must stay under five minutes
-// with four subjects: a sample takes half a second beside its phases.
+// The quick form has what its scenarios say, floor in what is not over TLS, and
+// must stay well under ten minutes with its five subjects: a sample takes half a
+// second beside its phases.
 func TestPlanOfQuickForm(t *testing.T) {
-	plan := testPlanOf(t, "*", true, quickForm.rounds)
+	all, err := scenarios.Match(scenarios.Files, "*")
+	require.NoError(t, err)
+	subjects, err := subject.Named([]string{"atlas", "atlas-netpoll", "nginx-best", "nginx-readme", "floor"})
+	require.NoError(t, err)
+	plan := planOf(all, subjects, true, quickForm.rounds)
 	var got []string
-	for i := 0; i < len(plan) && plan[i].round == 0; i += 2 {
-		got = append(got, plan[i].cell.String())
+	count := map[string]int{}
+	for _, st := range plan {
+		if st.round == 0 && !slices.Contains(got, st.cell.String()) {
+			got = append(got, st.cell.String())
+		}
+		count[st.subject.Name]++
 	}
 	require.Equal(t, []string{
 		"proxy-1k c=100", "proxy-1k-latency 2000/s", "static-1k c=100", "static-1k-latency 2000/s",
 		"tls-proxy-1k c=100", "tls-proxy-1k-latency 2000/s",
 	}, got)
 	sample := quickForm.warmup + quickForm.measured + 500*time.Millisecond
-	require.Less(t, 2*time.Duration(len(plan))*sample, 285*time.Second)
+	require.Less(t, time.Duration(len(plan))*sample, 310*time.Second)
+	require.Equal(t, 4*quickForm.rounds, count["floor"])
+	require.Equal(t, 6*quickForm.rounds, count["atlas"])
+}
+
+// Where all share their cores, who has one worker at most takes no part; and
+// where there are fewer cores, nobody does.
+func TestPlanOfSharedCores(t *testing.T) {
+	all, err := scenarios.Match(scenarios.Files, "readme-*,static-1k")
+	require.NoError(t, err)
+	subjects, err := subject.Named([]string{"atlas", "floor", "haproxy", "nginx-readme"})
+	require.NoError(t, err)
+	cells := map[string][]string{}
+	for _, st := range planOf(all, subjects, false, 1) {
+		cells[st.cell.String()] = append(cells[st.cell.String()], st.subject.Name)
+	}
+	require.Equal(t, map[string][]string{
+		"static-1k c=100": {"atlas", "floor", "nginx-readme"}, "static-1k c=500": {"atlas", "floor", "nginx-readme"},
+		"readme-static-1k c=100": {"atlas", "nginx-readme"}, "readme-static-1k c=500": {"atlas", "nginx-readme"},
+		"readme-proxy-1k c=100": {"atlas", "haproxy", "nginx-readme"}, "readme-proxy-1k c=500": {"atlas", "haproxy", "nginx-readme"},
+		"readme-tls-proxy-1k c=100": {"atlas", "haproxy", "nginx-readme"},
+	}, cells)
+
+	o := &options{scenarios: slices.Clone(all)}
+	require.NoError(t, o.fitCores(4))
+	require.Len(t, o.scenarios, 4)
+	require.Empty(t, o.notes)
+	require.NoError(t, o.fitCores(3))
+	require.Len(t, o.scenarios, 1)
+	require.Contains(t, o.notes, "readme-static-1k needs 4 cores, and 3 may be used")
+	o.scenarios, err = scenarios.Match(scenarios.Files, "readme-static-1k")
+	require.NoError(t, err)
+	require.EqualError(t, o.fitCores(2), "readme-static-1k needs 4 cores, and 2 may be used")
+
+	s := &session{allowed: []int{3, 5, 6, 7, 9}, cores: host.Cores{Server: []int{3}, Client: []int{5, 6, 7, 9}}}
+	require.Equal(t, []int{3, 5, 6, 7}, s.sides(all[0]).Server)
+	require.Equal(t, []int{3, 5, 6, 7}, s.sides(all[0]).Client)
+	require.Equal(t, 4, s.site(cell{scenario: all[0], conns: 100}).Share)
+	require.Equal(t, s.cores, s.sides(all[3]))
 }
 
 // A subject that serves no files is in no cell of a static scenario.
@@ -160,6 +212,7 @@ func TestBrief(t *testing.T) {
 			map[string]float64{results.CPU: 150e3, results.Bytes: 6.7e9, results.Throughput: 6500}},
 		{"x 245 us 3.1k/s", map[string]float64{results.HandshakeCPU: 245e3, results.Handshakes: 3100}},
 		{"x 245 us", map[string]float64{results.HandshakeCPU: 245e3}},
+		{"x 3.04 calls", map[string]float64{results.Syscalls: 3.0412, results.Enters: 0}},
 		{"x 822 bytes", map[string]float64{results.Resident: 822}},
 	} {
 		require.Equal(t, row.want, brief("x", attack.Sample{Values: row.values}))
@@ -193,4 +246,75 @@ func TestForms(t *testing.T) {
 	require.NoError(t, f.override(3, 0, 0))
 	require.Equal(t, 3, f.rounds)
 	require.Equal(t, "quick, changed", f.name, "a changed form does not pass for the form")
+}
+
+// A curve's points are cells of their own, with their value in the name; floor is
+// not in what it cannot do.
+func TestPlanOfCurves(t *testing.T) {
+	all, err := scenarios.Match(scenarios.Files, "static-size,static-1k-c*s,proxy-1k-connections")
+	require.NoError(t, err)
+	subjects, err := subject.Named([]string{"atlas", "floor"})
+	require.NoError(t, err)
+	cells := map[string][]string{}
+	names := map[results.Name]bool{}
+	for _, st := range planOf(eachOf(all), subjects, false, 1) {
+		cells[st.cell.String()] = append(cells[st.cell.String()], st.subject.Name)
+		names[st.cell.name(st.subject.Name)] = true
+	}
+	both, alone := []string{"atlas", "floor"}, []string{"atlas"}
+	require.Equal(t, map[string][]string{
+		"static-size length=0": both, "static-size length=1024": both, "static-size length=10240": both,
+		"static-size length=102400": both, "static-size length=1048576": both, "static-size length=10485760": both,
+		"static-1k-cores cores=1": both, "static-1k-cores cores=2": alone, "static-1k-cores cores=4": alone,
+		"static-1k-connections c=64": alone, "proxy-1k-connections c=64": both,
+		"static-1k-conns c=1": both, "static-1k-conns c=10": both, "static-1k-conns c=100": both,
+		"static-1k-conns c=500": both, "static-1k-conns c=1000": both, "static-1k-conns c=10000": both,
+	}, cells)
+	require.Len(t, names, 6*2+4+3+6*2, "each is stored by a name of its own")
+
+	all, err = scenarios.Match(scenarios.Files, "overload")
+	require.NoError(t, err)
+	require.Len(t, planOf(all, subjects, false, 1), 1, "floor has no bound")
+	o := &options{scenarios: all, programs: subject.Programs{Compose: &subject.Compose{}}}
+	require.EqualError(t, o.fitLaunch(), "overload is left out: its origin is none of -launch compose")
+	all, err = scenarios.Match(scenarios.Files, "static-size,static-1k-c*s,proxy-1k-connections")
+	require.NoError(t, err)
+	o = &options{scenarios: eachOf(all)}
+	require.NoError(t, o.fitCores(2))
+	require.Equal(t, []string{"static-1k-cores needs 4 cores, and 2 may be used"}, o.notes)
+	_, err = documents(o.scenarios)
+	require.NoError(t, err)
+}
+
+// A count of connections that would run out of open files is left out, and said.
+func TestFitFiles(t *testing.T) {
+	all, err := scenarios.Match(scenarios.Files, "*-1k-conns,idle-conns,static-1k")
+	require.NoError(t, err)
+	o := &options{scenarios: all}
+	require.NoError(t, o.fitFiles(20_600))
+	require.Equal(t, all, o.scenarios)
+	require.Empty(t, o.notes)
+
+	require.NoError(t, o.fitFiles(20_000))
+	require.Equal(t, []string{"proxy-1k-conns c=10000 needs 20512 open files, and the hard limit is 20000: " +
+		"raise it (ulimit -Hn, LimitNOFILE= of systemd)"}, o.notes)
+	counts := map[string][]int{}
+	for _, s := range o.scenarios {
+		counts[s.Name] = s.Load.Conns
+	}
+	require.Equal(t, map[string][]int{
+		"proxy-1k-conns": {1, 10, 100, 500, 1000}, "static-1k-conns": {1, 10, 100, 500, 1000, 10_000},
+		"idle-conns": {5000}, "static-1k": {100, 500},
+	}, counts)
+	require.Len(t, all[1].Load.Conns, 6, "what was read stays as it is")
+
+	o = &options{scenarios: all[:1]}
+	require.ErrorContains(t, o.fitFiles(5000), "idle-conns c=5000 needs 5512 open files")
+}
+
+func TestFieldsOf(t *testing.T) {
+	require.Empty(t, fieldsOf(&scenarios.Scenario{}))
+	fields := fieldsOf(&scenarios.Scenario{Load: scenarios.Traffic{Headers: 2, Of: scenarios.Connections}})
+	require.Equal(t, []string{"X-Lab-Field-00: 0123456789abcd", "X-Lab-Field-01: 0123456789abcd", "Connection: close"}, fields)
+	require.Len(t, fields[0]+"\r\n", 32)
 }

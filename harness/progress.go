@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,10 +42,19 @@ func (p *progress) head(o *options, s *session) {
 	for _, one := range o.subjects {
 		names = append(names, one.Name)
 	}
-	fmt.Fprintf(p.w, "measuring %s: %d samples of %v after %v, %d rounds there and back\n",
-		strings.Join(names, ", "), len(p.plan), o.form.measured, o.form.warmup, o.form.rounds)
+	what, apart := "measuring", ""
+	if counts := len(countedIn(p.plan)); counts == len(p.plan) {
+		what = "counting the system calls of"
+	} else if counts > 0 {
+		apart = fmt.Sprintf(", the last %d to count system calls", counts)
+	}
+	fmt.Fprintf(p.w, "%s %s: %d samples of %v after %v, %d rounds there and back%s\n",
+		what, strings.Join(names, ", "), len(p.plan), o.form.measured, o.form.warmup, o.form.rounds, apart)
 	fmt.Fprintf(p.w, "server on core %s, load on core %s, closed loop by %s\n",
 		host.List(s.cores.Server), host.List(s.cores.Client), o.generator)
+	if o.roles.apart() {
+		fmt.Fprintf(p.w, "server: %s; origin: %s; load: this host\n", o.roles.subject, o.roles.origin)
+	}
 	for _, text := range s.warnings {
 		fmt.Fprintf(p.w, "note: %s\n", text)
 	}
@@ -54,8 +64,8 @@ func (p *progress) head(o *options, s *session) {
 func (p *progress) begin(i int) {
 	if p.terminal {
 		st := p.plan[i]
-		fmt.Fprintf(p.w, "\r\x1b[K%3d%%  %s left  round %d/%d  %s  %s",
-			100*i/len(p.plan), p.leftAfter(i), st.round+1, p.rounds(), st.cell, st.subject.Name)
+		fmt.Fprintf(p.w, "\r\x1b[K%3d%%  %s left  %s  %s  %s",
+			100*i/len(p.plan), p.leftAfter(i), p.pass(st), st.cell, st.subject.Name)
 	}
 }
 
@@ -68,10 +78,16 @@ func (p *progress) end(i int, sample attack.Sample, err error) {
 	} else {
 		p.row = append(p.row, brief(st.subject.Name, sample))
 	}
-	last := i+1 == len(p.plan) || p.plan[i+1].cell != st.cell
+	for _, text := range sample.Notes {
+		if strings.HasPrefix(text, secondAttempt) { // the others are the load's, and in the tables
+			p.clear()
+			fmt.Fprintf(p.w, "note: %s %s: %s\n", st.cell, st.subject.Name, text)
+		}
+	}
+	last := i+1 == len(p.plan) || p.plan[i+1].cell != st.cell || p.plan[i+1].counts != st.counts
 	if last && len(p.row) > 0 && !p.terminal {
-		fmt.Fprintf(p.w, "%3d%%  %s left  round %d/%d  %s: %s\n",
-			100*(i+1)/len(p.plan), p.leftAfter(i+1), st.round+1, p.rounds(), st.cell, strings.Join(p.row, ", "))
+		fmt.Fprintf(p.w, "%3d%%  %s left  %s  %s: %s\n",
+			100*(i+1)/len(p.plan), p.leftAfter(i+1), p.pass(st), st.cell, strings.Join(p.row, ", "))
 	}
 	if last {
 		p.row = nil
@@ -90,7 +106,22 @@ func (p *progress) clear() {
 	}
 }
 
-func (p *progress) rounds() int { return p.plan[len(p.plan)-1].round + 1 }
+// pass is where in the run a step is.
+func (p *progress) pass(st step) string {
+	if st.counts {
+		return "counting"
+	}
+	rounds := 0
+	for _, one := range p.plan {
+		rounds = max(rounds, one.round+1)
+	}
+	return fmt.Sprintf("round %d/%d", st.round+1, rounds)
+}
+
+// countedIn are the steps of a plan that count system calls.
+func countedIn(plan []step) []step {
+	return slices.DeleteFunc(slices.Clone(plan), func(st step) bool { return !st.counts })
+}
 
 // leftAfter estimates the time left once n steps are done.
 func (p *progress) leftAfter(n int) string {
@@ -112,6 +143,7 @@ func brief(name string, s attack.Sample) string {
 		{results.HandshakeCPU, " %.0f us", 1e3},
 		{results.Resident, " %.0f bytes", 1},
 		{results.Bytes, " %.1f GB/cpu-s", 1e9},
+		{results.Syscalls, " %.2f calls", 1},
 	} {
 		if v, ok := s.Values[one.unit]; ok {
 			text += fmt.Sprintf(one.format, v/one.scale)

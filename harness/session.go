@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"time"
 
 	"atlas/harness/attack"
 	"atlas/harness/cert"
@@ -21,24 +23,37 @@ import (
 type session struct {
 	options   *options
 	cores     host.Cores
+	allowed   []int  // all cores that may be used
 	scratch   string // removed by close
 	root      string // of the documents
 	launcher  subject.Launcher
+	hosts     hosts // other than this one
 	generator attack.Generator
 	identity  map[scenarios.Key]*cert.Identity // as far as needed
-	origin    *subject.Running                 // nil if nothing is forwarded
+	origins   map[behind]*subject.Running      // empty if nothing is forwarded
 	originBy  string                           // name of the origin, "" if there is none
 	warnings  []string                         // that limit the meaning of every sample
 }
 
+// behind is what tells origins apart: the cores that they share, and how long
+// they wait before they answer.
+type behind struct {
+	cores int
+	delay time.Duration
+}
+
+func behindOf(s *scenarios.Scenario) behind {
+	return behind{cores: s.Shared.Cores, delay: time.Duration(s.Origin.Delay)}
+}
+
 // openSession pins this process to the client's cores, writes the documents
 // and starts the origin if a scenario needs it. close undoes it.
-func openSession(ctx context.Context, o *options) (s *session, err error) {
+func openSession(ctx context.Context, o *options) (_ *session, err error) {
 	scratch, err := os.MkdirTemp("", "atlas-lab-")
 	if err != nil {
 		return nil, err
 	}
-	s = &session{options: o, scratch: scratch, root: filepath.Join(scratch, "documents"), warnings: o.notes}
+	s := &session{options: o, scratch: scratch, root: filepath.Join(scratch, "documents"), warnings: o.notes}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -61,6 +76,13 @@ func openSession(ctx context.Context, o *options) (s *session, err error) {
 	if err := s.identify(); err != nil {
 		return nil, err
 	}
+	if err := host.RaiseFiles(); err != nil {
+		s.warnings = append(s.warnings, fmt.Sprintf("the limit of open files cannot be raised for wrk: %v", err))
+	}
+	if s.hosts, err = openHosts(o, scratch); err != nil {
+		return nil, err
+	}
+	s.warnings = append(s.warnings, s.hosts.warnings()...)
 	s.pin()
 	s.launcher = subject.Launcher{Programs: o.programs, Scratch: scratch}
 	s.generator = attack.Generator{Cores: s.cores.Client, Scratch: scratch}
@@ -69,7 +91,7 @@ func openSession(ctx context.Context, o *options) (s *session, err error) {
 			return nil, err
 		}
 	}
-	return s, s.startOrigin(ctx)
+	return s, s.startOrigins(ctx)
 }
 
 // documents returns the length of every document by its path.
@@ -110,7 +132,12 @@ const procs = 2
 
 // pin divides the cores and moves this process to the client's.
 func (s *session) pin() {
-	s.cores = host.Split(host.Allowed(), host.Siblings)
+	allowed := s.options.allowed
+	if allowed == nil {
+		allowed = host.Allowed()
+	}
+	s.allowed = allowed
+	s.cores = s.hosts.cores(allowed)
 	if s.cores.Warning != "" {
 		s.warnings = append(s.warnings, s.cores.Warning)
 	}
@@ -125,37 +152,94 @@ func (s *session) pin() {
 	runtime.GOMAXPROCS(max(procs, len(s.cores.Client)))
 }
 
-// startOrigin starts the best origin there is, if any scenario forwards to it.
-// One origin serves the whole run: restarting it would only add noise.
-func (s *session) startOrigin(ctx context.Context) error {
+// startOrigins starts the best origin there is, if any scenario forwards to it,
+// and others with as many workers for those where all share their cores, and for
+// those that wait. They serve the whole run: restarting them would only add noise.
+func (s *session) startOrigins(ctx context.Context) error {
+	s.origins = map[behind]*subject.Running{}
+	launcher := s.launcher
+	launcher.Programs.Compose = s.hosts.origin
 	for _, one := range s.options.scenarios {
-		if !one.Target.Kind.Forwards() {
+		if !one.Target.Kind.Forwards() || s.origins[behindOf(one)] != nil {
 			continue
 		}
-		for _, candidate := range subject.Origins() {
-			if err := candidate.Missing(s.options.programs); err != nil {
-				s.warnings = append(s.warnings, fmt.Sprintf("the origin is Go's net/http: %v", err))
-				continue
-			}
-			site := s.site(cell{scenario: one})
-			site.Kind, site.Identity = scenarios.Static, nil
-			running, err := s.launcher.Start(ctx, candidate, site, s.cores.Client)
-			if err != nil {
-				return err
-			}
-			s.origin, s.originBy = running, candidate.Name
-			return nil
+		by, delay := launcher, time.Duration(one.Origin.Delay)
+		if delay > 0 {
+			by.Programs.Compose = nil // who waits is a process of this host
+		}
+		candidate, err := s.bestOrigin(by.Programs, delay)
+		if err != nil {
+			return err
+		}
+		site := s.site(cell{scenario: one, conns: s.connsMost(behindOf(one))})
+		site.Kind, site.Identity, site.Listen = scenarios.Static, nil, s.hosts.roles.origin.Address
+		running, err := by.Start(ctx, candidate, site, s.hosts.originCores(s.sides(one).Client))
+		if err != nil {
+			return err
+		}
+		s.origins[behindOf(one)] = running
+		if delay == 0 || s.originBy == "" {
+			s.originBy = candidate.Name
+		}
+		if err := s.hosts.reach("http://" + running.Address + site.Path); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// close stops the origin and removes every file of the session.
+// connsMost is the most connections that an origin may have to serve.
+func (s *session) connsMost(at behind) (most int) {
+	for _, one := range s.options.scenarios {
+		if one.Target.Kind.Forwards() && behindOf(one) == at {
+			most = max(most, slices.Max(one.Load.Conns))
+		}
+	}
+	return most
+}
+
+// fieldsOf are the header fields of a scenario's requests beside Host.
+func fieldsOf(s *scenarios.Scenario) (fields []string) {
+	for i := range s.Load.Headers {
+		fields = append(fields, fmt.Sprintf("X-Lab-Field-%02d: 0123456789abcd", i))
+	}
+	if s.Load.Of == scenarios.Connections {
+		fields = append(fields, "Connection: close")
+	}
+	return fields
+}
+
+// bestOrigin is the first that is there, with a warning where it is not the best.
+func (s *session) bestOrigin(programs subject.Programs, delay time.Duration) (subject.Subject, error) {
+	var missing []error
+	for _, candidate := range subject.Origins(delay) {
+		err := candidate.Missing(programs)
+		if err == nil {
+			if len(missing) > 0 {
+				s.warnings = append(s.warnings, fmt.Sprintf("the origin is Go's net/http: %v", missing[0]))
+			}
+			return candidate, nil
+		}
+		missing = append(missing, err)
+	}
+	return subject.Subject{}, fmt.Errorf("there is no origin: %w", missing[0])
+}
+
+// sides are the cores of a scenario's two sides.
+func (s *session) sides(of *scenarios.Scenario) host.Cores {
+	if n := of.Shared.Cores; n > 0 {
+		return host.Cores{Server: s.allowed[:n], Client: s.allowed[:n]}
+	}
+	return s.cores
+}
+
+// close stops the origins and removes every file of the session.
 func (s *session) close() error {
 	var err error
-	if s.origin != nil {
-		err = s.origin.Stop()
+	for _, one := range s.origins {
+		err = errors.Join(err, one.Stop())
 	}
+	err = errors.Join(err, s.hosts.close())
 	return errors.Join(err, os.RemoveAll(s.scratch))
 }
 
@@ -163,22 +247,43 @@ func (s *session) close() error {
 func (s *session) site(c cell) subject.Site {
 	site := subject.Site{
 		Kind:   c.scenario.Target.Kind,
+		Listen: s.hosts.roles.subject.Address,
 		Root:   s.root,
 		Path:   c.scenario.Target.Path,
 		Length: c.scenario.Target.Length,
 		Conns:  c.conns,
+		Share:  c.scenario.Shared.Cores,
+		Delay:  time.Duration(c.scenario.Origin.Delay),
+		Bound:  c.scenario.Origin.Connections,
 
 		Identity: s.identity[c.scenario.Target.TLS],
 	}
-	if s.origin != nil {
-		site.Origin = s.origin.Address
+	if running := s.origins[behindOf(c.scenario)]; running != nil {
+		site.Origin = running.Address
 	}
 	return site
 }
 
+// load is what a step asks of its subject.
+func (s *session) load(st step) attack.Load {
+	load := attack.Load{
+		Of:       st.cell.scenario.Load.Of,
+		Conns:    st.cell.conns,
+		Rate:     st.cell.scenario.Load.Rate,
+		Crowd:    st.cell.scenario.Load.Handshakes,
+		Shed:     st.cell.scenario.Load.Shed,
+		Warmup:   s.options.form.warmup,
+		Measured: s.options.form.measured,
+	}
+	if st.counts {
+		load.Measured = s.options.counting
+	}
+	return load
+}
+
 // measure takes one sample with a fresh process of the subject.
 func (s *session) measure(ctx context.Context, st step) (attack.Sample, error) {
-	running, err := s.launcher.Start(ctx, st.subject, s.site(st.cell), s.cores.Server)
+	running, err := s.launcher.Start(ctx, st.subject, s.site(st.cell), s.sides(st.cell.scenario).Server)
 	if err != nil {
 		return attack.Sample{}, err
 	}
@@ -186,23 +291,31 @@ func (s *session) measure(ctx context.Context, st step) (attack.Sample, error) {
 		Address: running.Address,
 		Path:    st.cell.scenario.Target.Path,
 		Length:  st.cell.scenario.Target.Length,
+		Fields:  fieldsOf(st.cell.scenario),
 	}
 	if identity := s.identity[st.cell.scenario.Target.TLS]; identity != nil {
 		target.TLS = identity.Client()
 	}
-	load := attack.Load{
-		Of:       st.cell.scenario.Load.Of,
-		Conns:    st.cell.conns,
-		Rate:     st.cell.scenario.Load.Rate,
-		Crowd:    st.cell.scenario.Load.Handshakes,
-		Warmup:   s.options.form.warmup,
-		Measured: s.options.form.measured,
+	load := s.load(st)
+	meters := attack.Meters{Server: running.Meter.CPU, Resident: running.Meter.Resident,
+		Kernel: running.Meter.Kernel, Peak: running.Meter.Peak}
+	if st.counts {
+		calls, err := running.CallMeter()
+		if err != nil {
+			return attack.Sample{}, errors.Join(err, running.Stop())
+		}
+		defer calls.Close() // it has been read: nothing is lost by an error
+		meters.Calls = calls.Read
 	}
-	meters := attack.Meters{Server: running.Meter.CPU, Resident: running.Meter.Resident}
-	if st.cell.scenario.Target.Kind.Forwards() {
-		meters.Origin = s.origin.Meter.CPU
+	if st.cell.scenario.Target.Kind.Forwards() && !st.subject.ByURL() { // which has an origin of its own
+		meters.Origin = s.origins[behindOf(st.cell.scenario)].Meter.CPU
 	}
-	sample, err := attack.Measure(ctx, s.generator, target, load, meters)
+	generator := s.generator
+	generator.Cores = s.sides(st.cell.scenario).Client
+	sample, err := attack.Measure(ctx, generator, target, load, meters)
+	if err == nil && !st.counts && generator.ByWrk(target, load) {
+		err = running.Answers(ctx, s.site(st.cell))
+	}
 	if err != nil {
 		// A server that died explains its errors better than they do.
 		if ended := running.Ended(); ended != nil {

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installs the programs that the lab uses, by the system's package manager: as
-# root, or by sudo where it asks no password. Says what it runs, starts no
-# service, and ends well where it cannot install: the lab goes on without.
+# Installs the programs that the lab uses, and those that are named, by the
+# system's package manager: as root, or by sudo where it asks no password. Says
+# what it runs, starts no service, and ends well where it cannot install: the lab
+# goes on without.
 set -eu
 
 # The lab needs the first two; the others make more of it possible.
@@ -24,12 +25,12 @@ has_stream() {
 }
 
 missing=""
-for program in nginx wrk haproxy curl openssl; do
+for program in nginx wrk haproxy curl openssl "$@"; do
     with_sbin command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 has_stream || missing="$missing nginx-stream"
 if [ -z "$missing" ]; then
-    echo "setup: nginx with its stream module, wrk, haproxy, curl and openssl are here"
+    echo "setup: nginx with its stream module, wrk, haproxy, curl, openssl${1:+ and $*} are here"
     exit 0
 fi
 

@@ -29,6 +29,7 @@ func TestSetup(t *testing.T) {
 	}{
 		{"apt-get as root", map[string]string{"id": asRoot, "apt-get": works}, []string{
 			"setup: env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends wrk",
+			"setup: env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium",
 			"ran: apt-get install", "setup: done",
 		}, "sudo"},
 		{"apt-get by sudo", map[string]string{"id": asUser, "sudo": passes, "apt-get": works},
@@ -62,7 +63,7 @@ func TestSetup(t *testing.T) {
 				require.NoError(t, os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
 			}
 			policy := filepath.Join(t.TempDir(), "policy-rc.d")
-			cmd := exec.Command("/bin/sh", "setup.sh")
+			cmd := exec.Command("/bin/sh", "setup.sh", "chromium")
 			cmd.Env = []string{"PATH=" + bin, "POLICY_RC_D=" + policy}
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, "%s", out)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -51,7 +52,8 @@ func (l *runLog) add(st step, sample attack.Sample, err error) {
 // there was refused. Going on would break the pairing by rounds.
 func (l *runLog) left(st step) bool {
 	for _, e := range l.entries {
-		if e.err != nil && e.step.cell == st.cell && e.step.subject.Name == st.subject.Name {
+		same := e.step.cell == st.cell && e.step.subject.Name == st.subject.Name && e.step.counts == st.counts
+		if e.err != nil && same {
 			return true
 		}
 	}
@@ -63,8 +65,7 @@ func (l *runLog) refusals() []string {
 	var lines []string
 	for _, e := range l.entries {
 		if e.err != nil {
-			lines = append(lines, fmt.Sprintf("%s %s, round %d: %v",
-				e.step.cell, e.step.subject.Name, e.step.round+1, e.err))
+			lines = append(lines, fmt.Sprintf("%s: %v", e.step, e.err))
 		}
 	}
 	return lines
@@ -90,7 +91,7 @@ func (l *runLog) samples() []results.Sample {
 // headFacts are the facts that go into the head of the results; the manifest
 // has all.
 var headFacts = []string{
-	"goos", "goarch", "cpu", "cores", "kernel", "hypervisor", "governor", "conntrack", "io-uring", "go",
+	"goos", "goarch", "cpu", "cores", "kernel", "hypervisor", "governor", "conntrack", "io-uring", "go", "launch",
 }
 
 // settings returns the head of the results file.
@@ -113,7 +114,7 @@ func (l *runLog) settings(commit, run string) []results.Setting {
 	for _, program := range l.programs() {
 		settings = append(settings, results.Setting{Key: program.Key, Value: program.Value})
 	}
-	for _, key := range headFacts {
+	for _, key := range host.AllRoles(headFacts) {
 		if value := host.Value(l.facts, key); value != "" {
 			settings = append(settings, results.Setting{Key: key, Value: value})
 		}
@@ -139,7 +140,7 @@ func (l *runLog) keys() string {
 // programs returns what was measured and with what.
 func (l *runLog) programs() []host.Fact {
 	var facts []host.Fact
-	if path, err := host.Find("nginx"); err == nil {
+	if path, err := subject.Nginx(l.session.options.programs); err == nil {
 		facts = append(facts, host.Fact{Key: "nginx", Value: host.Version(path, "-v")})
 		if library := subject.OpenSSL(path); library != "" {
 			facts = append(facts, host.Fact{Key: "openssl", Value: library})
@@ -153,6 +154,9 @@ func (l *runLog) programs() []host.Fact {
 	if path := l.session.generator.Wrk; path != "" {
 		facts = append(facts, host.Fact{Key: "wrk", Value: host.Version(path, "-v")})
 	}
+	for _, image := range l.session.hosts.images() {
+		facts = append(facts, host.Fact{Key: "image-" + image.Service, Value: image.Name + " " + image.ID})
+	}
 	atlas := l.session.options.programs
 	for _, one := range []struct{ key, path string }{{"atlas-sha256", atlas.Atlas}, {"other-sha256", atlas.Other}} {
 		if binary, err := os.ReadFile(one.path); err == nil {
@@ -162,40 +166,14 @@ func (l *runLog) programs() []host.Fact {
 	return facts
 }
 
-// manifest is everything else that may explain a run.
-type manifest struct {
-	Lab       int               `json:"lab"`
-	Run       string            `json:"run"`
-	Commit    string            `json:"commit"`
-	Began     time.Time         `json:"began"`
-	Argv      []string          `json:"argv"`
-	Facts     []host.Fact       `json:"facts"`
-	Programs  []host.Fact       `json:"programs"`
-	EnvHash   string            `json:"env_hash"`
-	Cores     host.Cores        `json:"cores"`
-	Warnings  []string          `json:"warnings"`
-	Scenarios map[string]string `json:"scenarios"` // hash of the file, by name
-	Subjects  map[string]string `json:"subjects"`  // hash of the configuration, by name
-	Order     []manifestStep    `json:"order"`
-}
-
-// manifestStep is one step in the order they were tried.
-type manifestStep struct {
-	At       time.Time `json:"at"`
-	Round    int       `json:"round"`
-	Name     string    `json:"name"`
-	Requests int       `json:"requests"`
-	Notes    []string  `json:"notes,omitempty"`
-	Refused  string    `json:"refused,omitempty"`
-}
-
-func (l *runLog) manifest(commit, run string) (*manifest, error) {
+func (l *runLog) manifest(commit, run string) (*results.Manifest, error) {
 	o := l.session.options
-	m := &manifest{
+	m := &results.Manifest{
 		Lab: 1, Run: run, Commit: commit, Began: l.began, Argv: o.argv,
-		Facts: l.facts, Programs: l.programs(), EnvHash: host.EnvHash(l.facts),
-		Cores: l.session.cores, Warnings: l.session.warnings,
+		Facts: facts(l.facts), Programs: facts(l.programs()), EnvHash: host.EnvHash(l.facts),
+		Cores: results.Cores(l.session.cores), Warnings: l.session.warnings,
 		Scenarios: map[string]string{}, Subjects: map[string]string{},
+		Foreign: map[string]*results.Foreign{},
 	}
 	for _, s := range o.scenarios {
 		text, err := fs.ReadFile(scenarios.Files, s.Name+".toml")
@@ -206,10 +184,13 @@ func (l *runLog) manifest(commit, run string) (*manifest, error) {
 	}
 	for _, s := range o.subjects {
 		m.Subjects[s.Name] = s.ConfigHash()
+		if foreign := s.Foreign(); foreign != nil {
+			m.Foreign[s.Name] = foreign
+		}
 	}
 	for _, e := range l.entries {
-		s := manifestStep{
-			At: e.at, Round: e.step.round,
+		s := results.Step{
+			At: e.at, Round: e.step.round, Counted: e.step.counts,
 			Name:     e.step.cell.name(e.step.subject.Name).String(),
 			Requests: e.sample.Requests, Notes: e.sample.Notes,
 		}
@@ -221,8 +202,60 @@ func (l *runLog) manifest(commit, run string) (*manifest, error) {
 	return m, nil
 }
 
+// facts are the host's, to be stored.
+func facts(of []host.Fact) []results.Fact {
+	var all []results.Fact
+	for _, f := range of {
+		all = append(all, results.Fact(f))
+	}
+	return all
+}
+
+// histograms returns those of the samples that are stored.
+func (l *runLog) histograms() []results.Histogram {
+	var all []results.Histogram
+	for _, e := range l.entries {
+		if l.left(e.step) {
+			continue
+		}
+		for _, kind := range results.Latencies {
+			if counts := e.sample.Histograms[kind]; counts != nil {
+				name := e.step.cell.name(e.step.subject.Name)
+				all = append(all, results.Histogram{Name: name, Latency: kind, At: e.at, Counts: counts})
+			}
+		}
+	}
+	return all
+}
+
+// roomMin is what a directory for results must have room for, some times the files
+// of the long form.
+const roomMin = 1 << 20
+
+// checkOut says whether results can be written below a directory, which need not be
+// there: better before the measurement than after it. It leaves nothing.
+func checkOut(dir string) error {
+	there := absolute(dir)
+	for there != filepath.Dir(there) {
+		if _, err := os.Stat(there); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		there = filepath.Dir(there)
+	}
+	file, err := os.CreateTemp(there, ".atlas-lab-")
+	if err != nil {
+		return fmt.Errorf("-out %s: %w", dir, err)
+	}
+	_, err = file.Write(make([]byte, roomMin))
+	if err = errors.Join(err, file.Close(), os.Remove(file.Name())); err != nil {
+		return fmt.Errorf("-out %s: there has to be room for %d KB: %w", dir, roomMin>>10, err)
+	}
+	return nil
+}
+
 // store writes the run's directory and returns the path of its results file.
-func (l *runLog) store() (string, error) {
+// Half of one is removed again: it would be read as a run.
+func (l *runLog) store() (path string, err error) {
 	commit := commitID()
 	run := l.began.Format("20060102T150405Z") + "-" + commit
 	m, err := l.manifest(commit, run)
@@ -242,10 +275,24 @@ func (l *runLog) store() (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
+	defer func() {
+		if err != nil {
+			path, err = "", errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
 	if err := os.WriteFile(filepath.Join(dir, "manifest.json"), append(text, '\n'), 0o644); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "results.bench")
+	path = filepath.Join(dir, "results.bench")
+	if all := l.histograms(); len(all) > 0 {
+		var log bytes.Buffer
+		if err := results.WriteHistograms(&log, all); err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(results.Beside(path, ".hlog"), log.Bytes(), 0o644); err != nil {
+			return "", err
+		}
+	}
 	return path, os.WriteFile(path, bench.Bytes(), 0o644)
 }
 

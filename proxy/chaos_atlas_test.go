@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 
+	"atlas/proxy/looptest"
 	"atlas/proxy/server"
 )
 
@@ -44,10 +45,11 @@ func (r report) String() string {
 func atlasRole() { os.Exit(playAtlas(os.Args[1])) }
 
 func playAtlas(file string) int {
-	cfg, ok := load(file, os.Stderr)
+	reading, ok := load(file, os.Stderr)
 	if !ok {
 		return exitUsage
 	}
+	cfg := reading.Config
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
 	s, err := server.Start(cfg, slog.New(slog.NewTextHandler(os.Stderr, nil)))
@@ -117,7 +119,7 @@ func look(s *server.Server) (r report) {
 // roleProcess is this test binary in another role.
 type roleProcess struct {
 	cmd    *exec.Cmd
-	log    *watched
+	log    *looptest.Printed
 	stdin  io.WriteCloser
 	stdout *bufio.Reader
 	exited chan struct{}
@@ -132,7 +134,7 @@ func startRole(role string, args ...string) (*roleProcess, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &roleProcess{cmd: exec.Command(self, args...), log: new(watched), exited: make(chan struct{})}
+	p := &roleProcess{cmd: exec.Command(self, args...), log: new(looptest.Printed), exited: make(chan struct{})}
 	p.cmd.Args[0] = role
 	p.cmd.Env = append(os.Environ(), exitAtOnce)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -146,7 +148,7 @@ func startRole(role string, args ...string) (*roleProcess, error) {
 		return nil, err
 	}
 	p.stdin, p.stdout = stdin, bufio.NewReader(stdout)
-	if err := p.cmd.Start(); err != nil {
+	if err := looptest.Start(p.cmd); err != nil {
 		return nil, err
 	}
 	go func() {

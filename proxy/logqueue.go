@@ -14,10 +14,11 @@ const (
 
 // logQueue writes a log in a goroutine of its own. A reader that does not keep up,
 // a full disk or a stopped terminal must hold nothing up, and least of all the end
-// of the process: what does not fit is dropped, and counted.
+// of the process: what does not fit, or cannot be written, is dropped and counted.
 type logQueue struct {
 	lines   chan []byte
 	dropped atomic.Int64 // since the last line that was written
+	lost    atomic.Int64 // since the start
 	done    chan struct{}
 }
 
@@ -32,23 +33,44 @@ func (q *logQueue) Write(line []byte) (int, error) {
 	select {
 	case q.lines <- append([]byte(nil), line...):
 	default:
-		q.dropped.Add(1)
+		q.drop()
 	}
 	return len(line), nil
 }
 
-// run writes. There is nobody to tell of an error.
+func (q *logQueue) drop() {
+	q.dropped.Add(1)
+	q.lost.Add(1)
+}
+
+// run writes. There is nobody to tell of an error, until a write goes well again.
 func (q *logQueue) run(to io.Writer) {
 	defer close(q.done)
+	torn := false // what was written ends within a line
+	write := func(line []byte) bool {
+		if torn {
+			line = append([]byte{'\n'}, line...)
+		}
+		n, err := to.Write(line)
+		if n > 0 {
+			torn = err != nil
+		}
+		return err == nil
+	}
 	for {
 		line := <-q.lines
 		if line == nil {
 			return
 		}
-		if n := q.dropped.Swap(0); n > 0 {
-			_, _ = fmt.Fprintf(to, "level=WARN msg=\"log lines dropped: nobody read them\" lines=%d\n", n)
+		if n := q.dropped.Load(); n > 0 {
+			told := fmt.Appendf(nil, "level=WARN msg=\"log lines dropped: they could not be written\" lines=%d\n", n)
+			if write(told) {
+				q.dropped.Add(-n)
+			}
 		}
-		_, _ = to.Write(line)
+		if !write(line) {
+			q.drop()
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -15,9 +16,11 @@ import (
 )
 
 // TestMain runs the tests, or is the program: where this binary is called atlas. The
-// other two are the processes of TestProcessChaos.
+// others are the processes of TestProcessChaos, and the heirs of TestUpgradeFails.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"atlas": main, "chaos-atlas": atlasRole, "chaos-upstream": upstreamRole})
+	testscript.Main(m, map[string]func(){
+		"atlas": main, "chaos-atlas": atlasRole, "chaos-upstream": upstreamRole, "heir": heirRole,
+	})
 }
 
 // good is a configuration that check finds nothing wrong with.
@@ -34,10 +37,15 @@ func TestRun(t *testing.T) {
 		"root.toml":    strings.Replace(good, `"."`, `"/no/such/root"`, 1),
 		"tls.toml":     good + "[listen.tls]\ncert = \"c\"\nkey = \"k\"\n",
 		"check":        good,
+		"log.toml":     good + "[access_log]\npath = \"no/such/log\"\n",
+		"address.toml": strings.Replace(good, "port = 0", "port = 0\naddress = \"192.0.2.1\"", 1),
+		"admin.toml":   good + "[admin]\naddress = \"192.0.2.1:9000\"\n",
+		"names.toml":   strings.Replace(good, "port = 0", "port = 0\naddress = \"host.invalid\"", 1),
 	} {
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
 	}
 	require.NoError(t, os.Mkdir("folder", 0o755))
+	require.NoError(t, os.Symlink("nowhere.toml", "link.toml"))
 	for _, row := range []struct {
 		name, args     string
 		status         int
@@ -47,31 +55,46 @@ func TestRun(t *testing.T) {
 		{"version as a flag", "--version", 0, "atlas unknown", ""},
 		{"version as a short flag", "-version", 0, "atlas unknown", ""},
 		{"version of something", "version good.toml", 2, "", `atlas: version takes no argument: what is "good.toml"?`},
-		{"help", "help", 0, usage, ""},
-		{"help as a flag", "-h", 0, usage, ""},
-		{"help as a long flag", "--help", 0, usage, ""},
-		{"help as flags are in Go", "-help", 0, usage, ""},
-		{"help of a command", "check -h", 0, usage, ""},
-		{"help behind a file", "good.toml --help", 0, usage, ""},
-		{"help on something", "help check", 0, usage, ""},
+		{"help", "help", 0, usage(), ""},
+		{"help as a flag", "-h", 0, usage(), ""},
+		{"help as a long flag", "--help", 0, usage(), ""},
+		{"help as flags are in Go", "-help", 0, usage(), ""},
+		{"help of a command", "check -h", 0, "atlas check [CONFIG]", ""},
+		{"help behind a file", "good.toml --help", 0, usage(), ""},
+		{"help on a command", "help check", 0, "atlas check [CONFIG]", ""},
+		{"help on what is none", "help chekc", 2, "", "atlas: nothing is known of \"chekc\": did you mean atlas check?\n"},
+		{"help on a key", "help listen.port", 0, "port in [listen]\n", ""},
+		{"help on a table", "help [[upstreams]]", 0, "[[upstreams]]\n", ""},
+		{"help on a key with a typo", "help listen.prot", 2, "", ": did you mean atlas help listen.port?\n"},
+		{"the schema", "schema", 0, "https://json-schema.org/draft/2020-12/schema", ""},
+		{"the doctor", "doctor", 0, "Atlas can run here.\n", ""},
+		{"the doctor on a file", "doctor --json good.toml", 0, "\"name\": \"port\",\n      \"mark\": \"ok\"", ""},
+		{"the doctor on a broken one", "doctor unknown.toml", 2, "", "unknown key `rooot`"},
+		{"help on two things", "help check version", 2, "", "atlas: help takes [TOPIC]: what is \"version\"?"},
 
-		{"an unknown flag", "-x", 2, "", "atlas: unknown flag \"-x\"\n\n" + usage},
+		{"an unknown flag", "-x", 2, "", "atlas: unknown flag \"-x\"\n\n" + usage()},
 		{"a flag as other servers have it", "-c good.toml", 2, "", `atlas: unknown flag "-c"`},
 		{"an unknown flag of check", "check --strict good.toml", 2, "", `atlas: unknown flag "--strict"`},
-		{"an unknown command", "run good.toml", 2, "", "atlas: unknown command \"run\"\n\n" + usage},
-		{"a word that is nothing", "chekc", 2, "", "atlas: \"chekc\" is neither a command nor a file: see atlas help\n"},
+		{"an unknown command", "run good.toml", 2, "", "atlas: unknown command \"run\"\n\n" + usage()},
+		{"a word that is nothing", "chekc", 2, "", "atlas: \"chekc\" is neither a command nor a file: did you mean atlas check?\n"},
+		{"a word that is like nothing", "xyz", 2, "", "atlas: \"xyz\" is neither a command nor a file: see atlas help\n"},
+		{"a command with a typo, and its file", "chekc good.toml", 2, "", "atlas: unknown command \"chekc\": did you mean atlas check?\n"},
 		{"two files", "good.toml warn.toml", 2, "", `atlas: one configuration at a time, not also "warn.toml"`},
 		{"two files to check", "check good.toml warn.toml", 2, "", `atlas: one configuration at a time, not also "warn.toml"`},
 
 		{"nothing, and no file here", "", 2, "", "atlas: there is no atlas.toml here: name the configuration, as in: atlas CONFIG\n"},
 		{"check, and no file here", "check", 2, "", "atlas: there is no atlas.toml here"},
-		{"a file that is not there", "none.toml", 2, "", "atlas: open none.toml: no such file or directory\n"},
-		{"a file that is not there, to check", "check folder/none.toml", 2, "", "atlas: open folder/none.toml: no such file"},
+		{"a file that is not there", "none.toml", 2, "", "atlas: there is no file none.toml\n"},
+		{"a file with a typo", "godo.toml", 2, "", "atlas: there is no file godo.toml: did you mean good.toml?\n"},
+		{"a file that is not there, to check", "check folder/none.toml", 2, "", "atlas: there is no file folder/none.toml\n"},
+		{"a folder that is not there", "check no/a.toml", 2, "", "atlas: there is no file no/a.toml: there is no folder no\n"},
+		{"a link to nowhere", "check link.toml", 2, "", "atlas: link.toml is a link to a file that is not there\n"},
 		{"a directory", "folder", 2, "", "atlas: folder is a directory: name the configuration in it\n"},
 		{"a directory to check", "check ./folder", 2, "", "atlas: ./folder is a directory"},
 		{"below a file", "good.toml/x.toml", 2, "", "atlas: open good.toml/x.toml: not a directory\n"},
 
 		{"a good file", "check good.toml", 0, "good.toml: ok\n", ""},
+		{"a file behind two dashes", "check -- good.toml", 0, "good.toml: ok\n", ""},
 		{"a good file that is named like a command", "check ./check", 0, "./check: ok\n", ""},
 		{"a file to warn of", "check warn.toml", 0, "warn.toml: ok\n", "warn.toml:5:2: warning: mode \"static\" does not use [routing]\n"},
 		{"an unknown key", "check unknown.toml", 2, "", "unknown.toml:4:1: unknown key `rooot`"},
@@ -81,8 +104,24 @@ func TestRun(t *testing.T) {
 		{"a disk image", "check huge.toml", 2, "", "huge.toml:1:1: the file is larger than a megabyte"},
 		{"a device without an end", "check /dev/zero", 2, "", "/dev/zero:1:1: the file is larger than a megabyte"},
 
-		{"a root that is not there", "root.toml", 1, "", `level=ERROR msg="cannot start" config=root.toml error="[static_files] root: `},
-		{"no certificate", "tls.toml", 1, "", `error="[listen.tls] open c: no such file or directory"`},
+		{"a root that is not there, to check", "check root.toml", 2, "", "root.toml:4:8: open /no/such/root: no such file or directory\n"},
+		{"only the text of it", "check --text root.toml", 0, "root.toml: ok\n", ""},
+		{"what it comes to all the same", "check --print root.toml", 2, "root = \"/no/such/root\"   ", "root.toml:4:8: open /no"},
+		{"a log that may not be written", "check log.toml", 2, "", "log.toml:6:8: create no/such/log: no such file or directory\n"},
+		{"an address of another machine", "check address.toml", 2, "", "address.toml:3:11: this machine has no address 192.0.2.1\n"},
+		{"an admin address of another machine", "check admin.toml", 2, "",
+			"admin.toml:6:11: this machine has no address 192.0.2.1\n"},
+		{"no certificate, to check", "check tls.toml", 2, "", "tls.toml:6:8: open c: no such file or directory\n  6 | cert = \"c\"\n"},
+		{"a name that nobody has", "check --names names.toml", 2, "", "names.toml:3:11: lookup host.invalid"},
+		{"and nobody was asked", "check names.toml", 0, "names.toml: ok\n", ""},
+		{"both forms", "check --json --print good.toml", 2, "", "atlas: --print prints a file, and --json prints JSON"},
+		{"JSON", "check --json warn.toml", 0, `"key": "routing"`, ""},
+		{"JSON of errors", "check --json unknown.toml", 2, "\"line\": 4,\n      \"column\": 1,\n      \"width\": 5,", ""},
+		{"JSON of no file", "check --json none.toml", 2, `"message": "atlas: there is no file none.toml"`, ""},
+
+		{"a root that is not there", "root.toml", 1, "",
+			`level=ERROR msg="cannot start" config=root.toml error="root.toml:4:8: static_files.root: open /no/such/root: no`},
+		{"no certificate", "tls.toml", 1, "", `error="tls.toml:6:8: listen.tls.cert: open c: no such file`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
@@ -107,13 +146,79 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// full is an output that has no room.
+type full struct{ room int }
+
+func (f *full) Write(b []byte) (int, error) {
+	if len(b) > f.room {
+		return 0, syscall.ENOSPC
+	}
+	f.room -= len(b)
+	return len(b), nil
+}
+
+// A command whose output is not all there has failed: what a script keeps of it is half
+// a configuration, or nothing.
+func TestRunIntoFullDisk(t *testing.T) {
+	t.Chdir(t.TempDir())
+	require.NoError(t, os.WriteFile("good.toml", []byte(good), 0o644))
+	for _, args := range []string{
+		"check good.toml", "check --print good.toml", "check --json good.toml", "schema", "help", "help listen",
+		"check -h", "version", "doctor",
+	} {
+		var stderr bytes.Buffer
+		assert.Equal(t, exitRuntime, run(strings.Fields(args), new(full), &stderr), args)
+		assert.Equal(t, "atlas: no space left on device\n", stderr.String(), args)
+	}
+}
+
 // The usage fits a terminal and says what every command is.
 func TestUsage(t *testing.T) {
-	for line := range strings.Lines(usage) {
+	for line := range strings.Lines(usage()) {
 		assert.LessOrEqual(t, len(line), 91, line)
 	}
 	for _, word := range []string{"atlas [CONFIG]", "atlas check", "atlas version", "atlas help", "SIGTERM", "Exit status"} {
-		assert.Contains(t, usage, word)
+		assert.Contains(t, usage(), word)
+	}
+}
+
+// Every command has a line in the usage, and a help of its own that fits a terminal.
+func TestHelp(t *testing.T) {
+	for _, c := range commands() {
+		assert.Contains(t, usage(), c.line()+" ")
+		for line := range strings.Lines(c.help()) {
+			assert.LessOrEqual(t, len(line), 91, line)
+		}
+		assert.False(t, strings.HasSuffix(c.short, "."), "%s: the line of the usage is no sentence", c.name)
+	}
+}
+
+// What the command line says to a command reaches it, and what the command does not
+// know is refused with what was meant.
+func TestFlags(t *testing.T) {
+	x := &verb{name: "x", args: "OLD NEW [MORE]", flags: []flag{{name: "json"}, {name: "pid", value: "NUMBER"}}}
+	for _, row := range []struct {
+		args, problem string
+		want          []string
+		flags         map[string]string
+	}{
+		{"a b", "", []string{"a", "b"}, map[string]string{}},
+		{"-json a --pid=7 b", "", []string{"a", "b"}, map[string]string{"json": "", "pid": "7"}},
+		{"a b --json", "", []string{"a", "b"}, map[string]string{"json": ""}},
+		{"a -- --json", "", []string{"a", "--json"}, map[string]string{}},
+		{"a -", "", []string{"a", "-"}, map[string]string{}},
+		{"a", "x takes OLD NEW [MORE]", []string{"a"}, map[string]string{}},
+		{"a b c d", `x takes OLD NEW [MORE]: what is "d"?`, []string{"a", "b", "c", "d"}, map[string]string{}},
+		{"--jsno a b", `unknown flag "--jsno": did you mean --json?`, nil, map[string]string{}},
+		{"--json=1 a b", "--json takes no value", nil, map[string]string{}},
+		{"--pid a b", "--pid takes a value: --pid=NUMBER", nil, map[string]string{}},
+	} {
+		t.Run(row.args, func(t *testing.T) {
+			c := &call{command: x, flags: make(map[string]string)}
+			assert.Equal(t, row.problem, c.read(strings.Fields(row.args)))
+			assert.Equal(t, row.want, c.args)
+			assert.Equal(t, row.flags, c.flags)
+		})
 	}
 }
 
@@ -130,12 +235,9 @@ func TestRunChecksSample(t *testing.T) {
 			text := strings.Replace(string(sample), `mode = "http"`, fmt.Sprintf("mode = %q", mode), 1)
 			require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
 			var stdout, stderr bytes.Buffer
-			assert.Zero(t, run([]string{"check", file}, &stdout, &stderr))
+			assert.Zero(t, run([]string{"check", "--text", file}, &stdout, &stderr))
 			assert.Equal(t, file+": ok\n", stdout.String())
-			wontStart := "warning: it will not start yet: [listen.tls] with mode = \"tcp\""
-			assert.Equal(t, mode == "tcp", strings.Contains(stderr.String(), wontStart))
-			warnings := strings.ReplaceAll(stderr.String(), wontStart, "")
-			assert.Equal(t, len(unused), strings.Count(warnings, "warning: "), stderr.String())
+			assert.Equal(t, len(unused), strings.Count(stderr.String(), "warning: "), stderr.String())
 			for _, table := range unused {
 				assert.Contains(t, stderr.String(), fmt.Sprintf("warning: mode %q does not use %s\n", mode, table))
 			}

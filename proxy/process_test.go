@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -28,28 +28,10 @@ import (
 // patience bounds what has to happen; nothing here is measured.
 const patience = 20 * time.Second
 
-// watched is what a process has printed, to be read while it goes on.
-type watched struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (w *watched) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.Write(p)
-}
-
-func (w *watched) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.String()
-}
-
 // process is the program, running.
 type process struct {
 	cmd     *exec.Cmd
-	log     *watched
+	log     *looptest.Printed
 	address string
 	exited  chan struct{}
 }
@@ -66,7 +48,7 @@ func startProcess(file, dir string, stderr *os.File) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{cmd: exec.Command(self, file), log: new(watched), exited: make(chan struct{})}
+	p := &process{cmd: exec.Command(self, file), log: new(looptest.Printed), exited: make(chan struct{})}
 	p.cmd.Args[0] = "atlas"
 	p.cmd.Env = append(os.Environ(), exitAtOnce)
 	p.cmd.Dir = dir
@@ -74,7 +56,7 @@ func startProcess(file, dir string, stderr *os.File) (*process, error) {
 	if stderr != nil {
 		p.cmd.Stderr = stderr
 	}
-	if err := p.cmd.Start(); err != nil {
+	if err := looptest.Start(p.cmd); err != nil {
 		return nil, err
 	}
 	go func() {
@@ -231,6 +213,25 @@ func receive(t testing.TB, in *bufio.Reader) (*http.Response, string) {
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	return resp, string(body)
+}
+
+// A process waits for every signal that it knows from the first moment on: the default
+// of SIGUSR1, which whoever rotates logs may send at any time, ends one that starts.
+func TestSignalsAreAwaited(t *testing.T) {
+	t.Cleanup(func() { signal.Reset() })
+	asked := listen()
+	for sent, got := range map[syscall.Signal]chan os.Signal{
+		syscall.SIGUSR1: asked.reopen, syscall.SIGUSR2: asked.upgrade, syscall.SIGHUP: asked.reload,
+		syscall.SIGTERM: asked.end,
+	} {
+		require.NoError(t, syscall.Kill(os.Getpid(), sent))
+		select {
+		case s := <-got:
+			assert.Equal(t, sent, s)
+		case <-time.After(patience):
+			t.Fatalf("%v does not arrive", sent)
+		}
+	}
 }
 
 // A signal lets what is in flight end, and only that: idle connections do not

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -66,6 +67,7 @@ func TestScript(t *testing.T) {
 			"origin-release": command(0, func(_ *testscript.TestScript, s *stage, _ []string) { s.origin.release() }),
 			"atlas-start":    command(1, startScriptAtlas),
 			"atlas-signal":   command(1, signalScriptAtlas),
+			"atlas-says":     command(1, hearScriptAtlas),
 			"atlas-wait":     command(1, awaitScriptAtlas),
 		},
 		RequireExplicitExec: true,
@@ -120,14 +122,34 @@ func startScriptAtlas(ts *testscript.TestScript, s *stage, args []string) {
 }
 
 func signalScriptAtlas(ts *testscript.TestScript, s *stage, args []string) {
-	signal, known := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT}[args[0]]
+	signal, known := map[string]syscall.Signal{
+		"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP,
+	}[args[0]]
 	if !known {
-		ts.Fatalf("want TERM or INT")
+		ts.Fatalf("want TERM, INT or HUP")
 	}
 	ts.Check(s.atlas.cmd.Process.Signal(signal))
-	for end := time.Now().Add(patience); !strings.Contains(s.atlas.log.String(), "msg=draining"); {
+	if signal != syscall.SIGHUP {
+		const draining = "msg=draining"
+		hearScriptAtlas(ts, s, []string{draining, `msg="about to drain"`})
+		// It says so before it does.
+		for strings.Contains(s.atlas.log.String(), draining) {
+			c, err := net.Dial("tcp", s.atlas.address)
+			if err != nil {
+				break
+			}
+			_ = c.Close()
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}
+
+// hearScriptAtlas waits until the log has one of some texts.
+func hearScriptAtlas(ts *testscript.TestScript, s *stage, texts []string) {
+	said := func(text string) bool { return strings.Contains(s.atlas.log.String(), text) }
+	for end := time.Now().Add(patience); !slices.ContainsFunc(texts, said); {
 		if time.Now().After(end) {
-			ts.Fatalf("it does not notice:\n%s", s.atlas.log)
+			ts.Fatalf("it does not say %q:\n%s", texts, s.atlas.log)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

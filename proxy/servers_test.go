@@ -107,15 +107,15 @@ type neighbour struct {
 	args    []string
 	address string
 	cmd     *exec.Cmd
-	log     *watched
+	log     *looptest.Printed
 }
 
 func (n *neighbour) start() {
 	n.t.Helper()
-	n.log = new(watched)
+	n.log = new(looptest.Printed)
 	n.cmd = exec.Command(n.program, n.args...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
-	require.NoError(n.t, n.cmd.Start())
+	require.NoError(n.t, looptest.Start(n.cmd))
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		c, err := net.Dial("tcp", n.address)
 		if err == nil {
@@ -342,7 +342,7 @@ func TestCurlKilled(t *testing.T) {
 			cmd := s.command(append(row.args, "-v", s.url("/endless"))...)
 			talk, err := cmd.StderrPipe()
 			require.NoError(s, err)
-			require.NoError(s, cmd.Start())
+			require.NoError(s, looptest.Start(cmd))
 			// It has sent its request, and more than buffers hold.
 			_, err = io.ReadFull(talk, make([]byte, 100))
 			require.NoError(s, err)

@@ -24,6 +24,7 @@ type Published struct {
 type PublishedThroughput struct {
 	Title    string         `json:"title"`
 	Scenario string         `json:"scenario"` // that measures the same thing here
+	Own      string         `json:"own"`      // that measures it in the README's own set-up
 	Rows     []PublishedRow `json:"rows"`
 }
 
@@ -40,6 +41,8 @@ type PublishedTLS struct {
 	Title    string  `json:"title"`
 	Scenario string  `json:"scenario"`       // of the TLS half
 	PlainBy  string  `json:"plain_scenario"` // of the plain half
+	Own      string  `json:"own"`            // both in the README's own set-up
+	OwnPlain string  `json:"own_plain"`
 	Conns    int     `json:"conns"`
 	Plain    float64 `json:"plain"` // requests per second
 	TLS      float64 `json:"tls"`
@@ -55,6 +58,9 @@ type PublishedLatency struct {
 	Scenario string  `json:"scenario"`
 	MeanMs   float64 `json:"mean_ms"`
 	P99Ms    float64 `json:"p99_ms"`
+	// Rate and Conns are what the README's other tables say of the same work.
+	Rate  float64 `json:"rate"`
+	Conns int     `json:"conns"`
 }
 
 // LoadPublished reads the README's figures, which are compiled in.

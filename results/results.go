@@ -47,13 +47,21 @@ func (f *File) Names() []Name {
 	return names
 }
 
+// Counts says whether the sample is of the pass that counts system calls, in which
+// nothing else was measured.
+func (s Sample) Counts() bool {
+	_, counts := s.Values[Syscalls]
+	return counts
+}
+
 // Values returns one unit of every repetition under a name, in the order
 // measured. It is empty if any repetition lacks the unit, so that two results
-// of one cell always pair round by round.
+// of one cell always pair round by round. The repetitions of system calls are
+// others than those of everything else.
 func (f *File) Values(name Name, unit string) []float64 {
 	var values []float64
 	for _, s := range f.Samples {
-		if s.Name != name {
+		if s.Name != name || s.Counts() != (unit == Syscalls || unit == Enters) {
 			continue
 		}
 		v, ok := s.Values[unit]

@@ -41,6 +41,23 @@ func TestRoundTrip(t *testing.T) {
 	require.Empty(t, got.Values(atlas, P50), "a unit that is missing")
 }
 
+// What was counted in a pass of its own does not break the pairs of the others.
+func TestValuesOfCounts(t *testing.T) {
+	f := file()
+	atlas := f.Names()[1]
+	f.Samples = append(f.Samples, Sample{Name: atlas, Requests: 1000, Values: map[string]float64{Syscalls: 0.3, Enters: 0, Errors: 0}})
+	var text bytes.Buffer
+	require.NoError(t, Write(&text, f))
+	require.Contains(t, text.String(), "subject=atlas 1000 0.3000 syscalls/req 0.0000 enters/req 0 errors\n")
+	got, err := Read(&text, "x.bench")
+	require.NoError(t, err)
+	require.Equal(t, []float64{7300, 7400}, got.Values(atlas, CPU))
+	require.Equal(t, []float64{0, 0}, got.Values(atlas, Errors))
+	require.Equal(t, []float64{0.3}, got.Values(atlas, Syscalls))
+	require.Equal(t, []float64{0}, got.Values(atlas, Enters))
+	require.Empty(t, got.Values(got.Names()[0], Syscalls))
+}
+
 // The directions must reach x/perf: it knows none for units it did not invent.
 func TestWriteDeclaresDirections(t *testing.T) {
 	var text bytes.Buffer
@@ -64,6 +81,8 @@ func TestNames(t *testing.T) {
 			Name{Scenario: "static-1k", Mode: "closed", Conns: 100, Subject: "atlas"}},
 		{"Lab/scenario=proxy-1k-latency/mode=open/conns=64/rate=2000/tls=on/subject=nginx-best",
 			Name{Scenario: "proxy-1k-latency", Mode: "open", Conns: 64, Rate: 2000, TLS: true, Subject: "nginx-best"}},
+		{"Lab/scenario=static-size/mode=closed/conns=32/length=0/tls=off/subject=atlas",
+			Name{Scenario: "static-size", Mode: "closed", Conns: 32, Vary: "length", At: "0", Subject: "atlas"}},
 	} {
 		got, err := ParseName(row.text)
 		require.NoError(t, err)
@@ -79,6 +98,8 @@ func TestParseNameRefuses(t *testing.T) {
 		{"no subject", "Lab/scenario=a/mode=closed/conns=1/tls=off"},
 		{"subject that looks like GOMAXPROCS", "Lab/scenario=a/mode=closed/conns=1/tls=off/subject=b-2"},
 		{"scenario that looks like GOMAXPROCS", "Lab/scenario=a-1/mode=closed/conns=1/tls=off/subject=b"},
+		{"a key that nothing varies", "Lab/scenario=a/mode=closed/conns=1/colour=1/tls=off/subject=b"},
+		{"two keys that vary", "Lab/scenario=a/mode=closed/conns=1/cores=1/length=1/tls=off/subject=b"},
 		{"rate in a closed loop", "Lab/scenario=a/mode=closed/conns=1/rate=5/tls=off/subject=b"},
 		{"open loop without a rate", "Lab/scenario=a/mode=open/conns=1/tls=off/subject=b"},
 		{"count beyond an int", "Lab/scenario=a/mode=closed/conns=99999999999999999999/tls=off/subject=b"},

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -23,7 +24,7 @@ func Load(fsys fs.FS, name string) (*Scenario, error) {
 		return nil, err // fs errors already carry the file name
 	}
 	s := Scenario{Load: Traffic{Of: Requests}}
-	if err := decodeStrict(text, &s); err != nil {
+	if err := DecodeStrict(text, &s); err != nil {
 		return nil, fmt.Errorf("%s:%w", file, err)
 	}
 	if err := s.check(name); err != nil {
@@ -79,10 +80,11 @@ func matching(files []string, pattern string) ([]string, error) {
 	return names, nil
 }
 
-// decodeStrict fills s from text; its errors begin with "line:column: ".
-func decodeStrict(text []byte, s *Scenario) error {
+// DecodeStrict fills what into points to from TOML, and refuses keys that it has
+// not; its errors begin with "line:column: ".
+func DecodeStrict(text []byte, into any) error {
 	decoder := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
-	err := decoder.Decode(s)
+	err := decoder.Decode(into)
 	if unknown, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		first := &unknown.Errors[0]
 		line, column := first.Position()
@@ -117,11 +119,14 @@ func (s *Scenario) check(name string) error {
 	if s.About == "" {
 		return errors.New("about is missing: one line for `harness list`")
 	}
-	if err := s.Target.check(); err != nil {
+	if err := s.Target.check(s.Vary.Length != nil); err != nil {
 		return fmt.Errorf("target.%w", err)
 	}
 	if err := s.Load.check(); err != nil {
 		return fmt.Errorf("load.%w", err)
+	}
+	if n := s.Shared.Cores; n < 0 || n > sharedMax {
+		return fmt.Errorf("shared.cores is %d, want at most %d, or no such key", n, sharedMax)
 	}
 	if s.Load.Of.Handshaking() && s.Target.TLS == Plain {
 		return fmt.Errorf("load.of is %q, but target.tls is missing", s.Load.Of)
@@ -129,10 +134,32 @@ func (s *Scenario) check(name string) error {
 	if s.Load.Handshakes != 0 && s.Target.TLS == Plain {
 		return errors.New("load.handshakes is set, but target.tls is missing")
 	}
+	if s.Load.Of == Connections && s.Target.TLS != Plain {
+		return fmt.Errorf("load.of is %q, but target.tls is set: say %q", Connections, Handshakes)
+	}
+	if s.Load.Shed && s.Load.Mode != Open {
+		return fmt.Errorf("load.shed is for mode %q only", Open)
+	}
+	if err := s.Origin.check(s.Target.Kind); err != nil {
+		return fmt.Errorf("origin.%w", err)
+	}
+	return s.checkVary()
+}
+
+func (o Origin) check(kind Kind) error {
+	switch {
+	case o != Origin{} && kind != Proxy:
+		return fmt.Errorf("delay and origin.connections are for kind %q only", Proxy)
+	case o.Delay < 0 || time.Duration(o.Delay) > delayMax:
+		return fmt.Errorf("delay is %v, want at most %v", time.Duration(o.Delay), delayMax)
+	case o.Connections < 0 || o.Connections > connsMax:
+		return fmt.Errorf("connections is %d, want at most %d", o.Connections, connsMax)
+	}
 	return nil
 }
 
-func (t *Target) check() error {
+// check is for a length of its own, unless that varies.
+func (t *Target) check(varies bool) error {
 	if t.Kind != Static && t.Kind != Proxy && t.Kind != TCP {
 		return fmt.Errorf("kind is %q, want %q, %q or %q", t.Kind, Static, Proxy, TCP)
 	}
@@ -142,7 +169,7 @@ func (t *Target) check() error {
 	if !pathGrammar.MatchString(t.Path) {
 		return fmt.Errorf("path is %q, want a plain absolute path such as /1k.html", t.Path)
 	}
-	if t.Length < 1 || t.Length > lengthMax {
+	if !varies && (t.Length < 1 || t.Length > lengthMax) {
 		return fmt.Errorf("length is %d, want 1 to %d bytes", t.Length, lengthMax)
 	}
 	return nil
@@ -169,12 +196,16 @@ func (l *Traffic) check() error {
 	}
 	switch l.Of {
 	case Requests:
-	case Handshakes, Resumptions, Idle:
+	case Handshakes, Resumptions, Idle, Connections:
 		if l.Mode != Closed {
 			return fmt.Errorf("of is %q, which is for mode %q only", l.Of, Closed)
 		}
 	default:
-		return fmt.Errorf("of is %q, want %q, %q, %q or %q", l.Of, Requests, Handshakes, Resumptions, Idle)
+		return fmt.Errorf("of is %q, want %q, %q, %q, %q or %q",
+			l.Of, Requests, Handshakes, Resumptions, Idle, Connections)
+	}
+	if l.Headers < 0 || l.Headers > headersMax {
+		return fmt.Errorf("headers is %d, want at most %d", l.Headers, headersMax)
 	}
 	return l.checkConns()
 }

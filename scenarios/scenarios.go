@@ -4,7 +4,10 @@
 // immutable after Load and may be shared between goroutines.
 package scenarios
 
-import "embed"
+import (
+	"embed"
+	"time"
+)
 
 // Files are the scenarios of this repository, compiled in so that the programs
 // run from any directory.
@@ -48,12 +51,14 @@ const (
 // Work says what a load consists of, and so what its figures count.
 type Work string
 
-// The works. All but the first are of mode closed.
+// The works. All but the first are of mode closed. Of connections, as many are
+// made in a second as there are requests.
 const (
 	Requests    Work = "requests"    // on connections that stay open; the default
 	Handshakes  Work = "handshakes"  // full TLS handshakes, each with one request, and a close
 	Resumptions Work = "resumptions" // the same with the ticket of the connection before
 	Idle        Work = "idle"        // connections that were used and rest: the memory they take
+	Connections Work = "connections" // requests with a connection of their own each, which the answer ends
 )
 
 // Handshaking says whether the work is one of the two that count handshakes.
@@ -68,6 +73,10 @@ const (
 	rateMax = 10_000
 	// A handshake costs the generator's core 300 microseconds.
 	handshakesMax = 1000
+	sharedMax     = 64
+	// Atlas, nginx and HAProxy take a hundred fields by default.
+	headersMax = 90
+	delayMax   = time.Second
 )
 
 // Scenario is one load, as written in its file.
@@ -76,6 +85,37 @@ type Scenario struct {
 	About  string  `toml:"about"`
 	Target Target  `toml:"target"`
 	Load   Traffic `toml:"load"`
+	Shared Shared  `toml:"shared"`
+	Origin Origin  `toml:"origin"`
+	Vary   Vary    `toml:"vary"`
+	// At is what Each has set, of a scenario that it returned.
+	At Point `toml:"-"`
+}
+
+// Shared is what all sides have together: the subject and the origin as many
+// workers as there are cores, the load as many threads, on the same cores.
+// Without it the subject has one worker, on a core of its own.
+type Shared struct {
+	Cores int `toml:"cores"` // 0 is not shared; a machine with fewer takes no part
+}
+
+// Origin is how the origin behaves, of a kind that forwards.
+type Origin struct {
+	// Delay is how long it waits before an answer.
+	Delay Duration `toml:"delay"`
+	// Connections are as many as the subject may have to it at once; 0 is no
+	// bound. What finds all of them busy waits in the subject's queue.
+	Connections int `toml:"connections"`
+}
+
+// Duration is written as "10ms".
+type Duration time.Duration
+
+// UnmarshalText reads what time.ParseDuration does.
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	*d = Duration(parsed)
+	return err
 }
 
 // Target is what is asked for and what must come back.
@@ -97,9 +137,14 @@ type Traffic struct {
 	// scenario without any is measured when it is named, or in the full form.
 	Quick []int `toml:"quick"`
 	Rate  int   `toml:"rate"` // requests per second; open loop only
+	// Headers are fields of each request beside Host, of about 32 bytes.
+	Headers int `toml:"headers"`
 	// Handshakes are full TLS handshakes per second beside the requests, on
 	// connections of their own; open loop only.
 	Handshakes int `toml:"handshakes"`
+	// Shed lets answers with status 503 stand: they are counted by themselves,
+	// and req/s is of the others; open loop only.
+	Shed bool `toml:"shed"`
 }
 
 // Counts returns the connection counts to measure, of the quick form or all.

@@ -18,6 +18,17 @@ type Policy struct {
 	Reference  string       `toml:"reference"`
 	Control    string       `toml:"control"`
 	Units      []UnitPolicy `toml:"unit"`
+	Gate       GatePolicy   `toml:"gate"`
+}
+
+// GatePolicy is what a duet is judged by. Shares are of CPU time per request.
+type GatePolicy struct {
+	Limit       float64 `toml:"limit"`
+	Alpha       float64 `toml:"alpha"`
+	Width       float64 `toml:"width"`
+	Control     float64 `toml:"control"`
+	Trim        float64 `toml:"trim"`
+	RestartsMin int     `toml:"restarts_min"`
 }
 
 // UnitPolicy is the limit of one unit.
@@ -77,5 +88,28 @@ func (p *Policy) check() error {
 	if deciding == 0 {
 		return errors.New("no unit decides: the gate could never fail")
 	}
+	return p.Gate.check()
+}
+
+func (g *GatePolicy) check() error {
+	for _, one := range []struct {
+		key         string
+		value, most float64
+	}{
+		{"limit", g.Limit, 0.5}, {"alpha", g.Alpha, 0.2}, {"width", g.Width, 0.5}, {"control", g.Control, 0.5},
+	} {
+		if one.value <= 0 || one.value > one.most {
+			return fmt.Errorf("gate.%s is %v, want more than 0 and at most %v", one.key, one.value, one.most)
+		}
+	}
+	if g.Trim < 0 || g.Trim >= 0.5 {
+		return fmt.Errorf("gate.trim is %v, want 0 or more and less than 0.5", g.Trim)
+	}
+	if g.RestartsMin < restartsLeast {
+		return fmt.Errorf("gate.restarts_min is %d, want at least %d", g.RestartsMin, restartsLeast)
+	}
 	return nil
 }
+
+// restartsLeast are as many as there are orders of three arms.
+const restartsLeast = 6

@@ -73,6 +73,9 @@ func more(ratio float64) string {
 	return fmt.Sprintf("%.0f%%", 100*(ratio-1))
 }
 
+// calls writes how often something is done for a request.
+func calls(v float64) string { return fmt.Sprintf("%.2f", v) }
+
 // megabytes writes bytes as millions of them.
 func megabytes(v float64) string { return number(v / 1e6) }
 

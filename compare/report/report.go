@@ -21,26 +21,56 @@ const (
 	readmeNginx = "nginx-readme"
 )
 
-// references are the opponents to divide by, the first that was measured.
+// references are the opponents to divide by, the first that was measured. After them
+// comes who is no Atlas: a server that somebody brought.
 var references = []string{"nginx-best", "nginx-readme", "atlas-other", "go-nethttp"}
 
 // Tables prints the README's tables with ours, then every scenario that the
 // README does not have.
 func Tables(w io.Writer, f *results.File, published *results.Published) {
-	t := tables{w: w, f: f, reference: reference(f)}
+	for i, b := range blocks(f, published) {
+		b.print(w, i == 0)
+	}
+}
+
+// A block is a part of what people read; any of it may be empty.
+type block struct {
+	title string
+	text  string // lines
+	rows  [][]string
+	// scenarios are what the rows are of, where they are of every subject.
+	scenarios []string
+}
+
+// print writes Markdown that also reads well in a terminal.
+func (b block) print(w io.Writer, first bool) {
+	if b.title != "" {
+		fmt.Fprintf(w, "\n## %s\n", b.title)
+	}
+	if b.text != "" && !first {
+		fmt.Fprintln(w)
+	}
+	fmt.Fprint(w, b.text)
+	if len(b.rows) > 0 {
+		fmt.Fprintln(w)
+		printTable(w, b.rows)
+	}
+}
+
+// blocks returns all that is to be said of a run.
+func blocks(f *results.File, published *results.Published) []block {
+	t := &tables{f: f, reference: reference(f)}
 	t.head(published)
 	var shown []string
 	for _, p := range published.Throughput {
 		if cells := t.cells(p.Scenario); len(cells) > 0 {
-			fmt.Fprintf(w, "\n## %s\n\n", p.Title)
-			t.readmeThroughput(p)
+			t.add(block{title: p.Title, rows: t.readmeThroughput(p, cells)})
 			t.details(cells)
 		}
 		shown = append(shown, p.Scenario)
 	}
 	if cells := t.cells(published.TLS.Scenario); len(cells) > 0 {
-		fmt.Fprintf(w, "\n## %s\n\n", published.TLS.Title)
-		t.readmeTLS(published.TLS, cells)
+		t.add(block{title: published.TLS.Title, rows: t.readmeTLS(published.TLS, cells)})
 		t.details(cells)
 	}
 	shown = append(shown, published.TLS.Scenario)
@@ -54,20 +84,27 @@ func Tables(w io.Writer, f *results.File, published *results.Published) {
 			continue
 		}
 		shown = append(shown, name.Scenario)
-		fmt.Fprintf(w, "\n## %s\n", name.Scenario)
+		t.add(block{title: name.Scenario})
 		t.details(t.cells(name.Scenario))
 	}
 	t.other()
+	if !t.onlyCounts() {
+		t.claims(published)
+	}
 	t.foot()
+	return t.blocks
 }
 
-// tables is one printing.
+// tables gathers the blocks of one run.
 type tables struct {
-	w         io.Writer
+	blocks    []block
 	f         *results.File
 	reference string // "" if no opponent was measured
 	unsure    bool   // some server was not saturated
+	unmetered bool   // or nobody knows whether it was
 }
+
+func (t *tables) add(b block) { t.blocks = append(t.blocks, b) }
 
 func reference(f *results.File) string {
 	for _, candidate := range references {
@@ -77,34 +114,58 @@ func reference(f *results.File) string {
 			}
 		}
 	}
+	for _, name := range f.Names() {
+		if name.Subject != floor && !strings.HasPrefix(name.Subject, readmeAtlas) {
+			return name.Subject
+		}
+	}
 	return ""
 }
 
 // head says what was measured and on what.
 func (t *tables) head(published *results.Published) {
-	fmt.Fprintf(t.w, "Medians of %s; one worker on core %s, load on core %s, closed loop by %s.\n",
+	var text strings.Builder
+	fmt.Fprintf(&text, "Medians of %s; one worker on core %s, load on core %s, closed loop by %s.\n",
 		t.f.Setting("form"), t.f.Setting("server-cores"), t.f.Setting("client-cores"), t.f.Setting("generator"))
-	fmt.Fprintf(t.w, "Here: %s, %s cores, kernel %s, conntrack %s, %s; commit %s, %s.\n",
+	fmt.Fprintf(&text, "Here: %s, %s cores, kernel %s, conntrack %s, %s; commit %s, %s.\n",
 		t.f.Setting("cpu"), t.f.Setting("cores"), t.f.Setting("kernel"), t.f.Setting("conntrack"),
 		t.f.Setting("go"), t.f.Setting("commit"), t.f.Setting("date"))
 	if tls := t.f.Setting("tls"); tls != "" {
-		fmt.Fprintf(t.w, "TLS: %s for every subject; nginx on %s.\n", tls, orDash(t.f.Setting("openssl")))
+		fmt.Fprintf(&text, "TLS: %s for every subject; nginx on %s.\n", tls, orDash(t.f.Setting("openssl")))
 	}
-	fmt.Fprintf(t.w, "README: %s; %s. Compare ratios, not absolutes.\n",
+	fmt.Fprintf(&text, "README: %s; %s. Compare ratios, not absolutes.\n",
 		published.Source, published.Machine)
+	t.add(block{text: text.String()})
+}
+
+// onlyCounts says whether system calls were counted and nothing else was measured.
+func (t *tables) onlyCounts() bool {
+	return !slices.ContainsFunc(t.f.Samples, func(s results.Sample) bool { return !s.Counts() })
 }
 
 // foot explains the marks that were used.
 func (t *tables) foot() {
-	if t.reference != "" {
-		fmt.Fprintf(t.w, "\nRatios are medians of the ratios to %s within each round.\n", t.reference)
+	var text strings.Builder
+	if t.reference != "" && !t.onlyCounts() {
+		fmt.Fprintf(&text, "Ratios are medians of the ratios to %s within each round.\n", t.reference)
+	}
+	if t.has(floor) && !t.onlyCounts() {
+		fmt.Fprintf(&text, "Those to %s are to %s.\n", floor, floorText)
 	}
 	if t.unsure {
-		fmt.Fprintf(t.w, "* The server was busy for less than %.0f%% of the time: the load, the origin\n"+
+		fmt.Fprintf(&text, "* The server was busy for less than %.0f%% of the time: the load, the origin\n"+
 			"  or a neighbour on the machine was the limit, so its requests/s and latency\n"+
 			"  are not its own. CPU per request still holds.\n",
 			100*results.SaturatedMin)
 	}
+	if t.unmetered {
+		text.WriteString("? The CPU time of the server was not measured: nobody can tell whether it was the limit.\n")
+	}
+	if t.measured(t.f.Names(), results.Syscalls) {
+		text.WriteString("System calls, and enters of an io_uring among them, were counted in a pass of its own, in\n" +
+			"a closed loop by vegeta; how many there are depends on how much a server finds to do at once.\n")
+	}
+	t.add(block{text: text.String()})
 }
 
 // cells returns the names of a scenario, one subject after another as they
@@ -119,10 +180,13 @@ func (t *tables) cells(scenario string) []results.Name {
 	return cells
 }
 
-// readmeThroughput prints a table of the README in its own form.
-func (t *tables) readmeThroughput(p results.PublishedThroughput) {
+// readmeThroughput returns a table of the README in its own form.
+func (t *tables) readmeThroughput(p results.PublishedThroughput, cells []results.Name) [][]string {
+	if !t.measured(cells, results.Throughput) {
+		return nil // system calls were counted, and nothing else
+	}
 	rows := [][]string{{"Connections", "Atlas", "nginx", "Difference", "README's"}}
-	measured := loads(t.cells(p.Scenario))
+	measured := loads(cells)
 	for _, r := range p.Rows {
 		if !slices.Contains(measured, r.Conns) {
 			continue // not in the quick form
@@ -136,11 +200,14 @@ func (t *tables) readmeThroughput(p results.PublishedThroughput) {
 			ratio(r.Atlas / r.Nginx),
 		})
 	}
-	t.print(rows)
+	return rows
 }
 
-// readmeTLS prints what TLS costs beside plain HTTP, for everybody.
-func (t *tables) readmeTLS(p results.PublishedTLS, cells []results.Name) {
+// readmeTLS returns what TLS costs beside plain HTTP, for everybody.
+func (t *tables) readmeTLS(p results.PublishedTLS, cells []results.Name) [][]string {
+	if !t.measured(cells, results.Throughput) {
+		return nil
+	}
 	rows := [][]string{{
 		"Connections", "Subject", "Plain HTTP", "TLS", "Overhead", "Overhead in CPU/request", "README's overhead",
 	}}
@@ -164,10 +231,10 @@ func (t *tables) readmeTLS(p results.PublishedTLS, cells []results.Name) {
 			})
 		}
 	}
-	t.print(rows)
+	return rows
 }
 
-// readmeLatency prints the README's latency table, if any of it was measured.
+// readmeLatency adds the README's latency table, if any of it was measured.
 func (t *tables) readmeLatency(published []results.PublishedLatency) {
 	rows := [][]string{{"Scenario", "Atlas (avg)", "Atlas (p99)", "README's avg", "README's p99"}}
 	measured := false
@@ -186,19 +253,29 @@ func (t *tables) readmeLatency(published []results.PublishedLatency) {
 	if !measured {
 		return
 	}
-	fmt.Fprint(t.w, "\n## Latency\n\n"+
-		"Ours at a fixed rate, from the instant a request was due; the README's under an unknown load.\n\n")
-	t.print(rows)
+	t.add(block{
+		title: "Latency",
+		text:  "Ours at a fixed rate, from the instant a request was due; the README's under an unknown load.\n",
+		rows:  rows,
+	})
 }
 
-// mark is "*" for requests per second that were not the server's own limit.
+// mark is "*" for requests per second that were not the server's own limit, and "?"
+// where that cannot be known.
 func (t *tables) mark(name results.Name) string {
-	busy := t.median(name, results.ServerBusy)
-	if name.Mode == "open" || busy == 0 || busy >= results.SaturatedMin {
+	busy := t.f.Values(name, results.ServerBusy)
+	measured := len(t.f.Values(name, results.ClientBusy)) > 0
+	switch {
+	case name.Mode == "open" || gate.Median(busy) >= results.SaturatedMin:
 		return ""
+	case len(busy) > 0:
+		t.unsure = true
+		return "*"
+	case measured:
+		t.unmetered = true
+		return "?"
 	}
-	t.unsure = true
-	return "*"
+	return ""
 }
 
 func (t *tables) median(name results.Name, unit string) float64 {
@@ -214,8 +291,6 @@ func (t *tables) ratio(name results.Name, to, unit string) float64 {
 func (t *tables) between(name, to results.Name, unit string) float64 {
 	return gate.Median(gate.Ratios(t.f.Values(name, unit), t.f.Values(to, unit)))
 }
-
-func (t *tables) print(rows [][]string) { printTable(t.w, rows) }
 
 // printTable writes rows, the first being the head, with even columns.
 func printTable(w io.Writer, rows [][]string) {

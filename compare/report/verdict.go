@@ -11,22 +11,39 @@ import (
 // Verdicts prints every comparison and what all of them mean. Settings that
 // differ between the files are named, since they may explain a difference.
 func Verdicts(w io.Writer, old, new *results.File, rows []gate.Row, outcome gate.Outcome, reason string) {
-	for _, s := range old.Settings {
-		if now := new.Setting(s.Key); now != s.Value {
-			fmt.Fprintf(w, "%s: %s -> %s\n", s.Key, s.Value, orDash(now))
-		}
+	for _, line := range changed(old, new) {
+		fmt.Fprintln(w, line)
 	}
-	lines := [][]string{{
-		"Load", "Subject", "Unit", "Old", "New", "Loss", "At most", "Tolerated", "p", "n", "Verdict",
-	}}
+	fmt.Fprintln(w)
+	printTable(w, append([][]string{verdictHead()}, verdictLines(rows)...))
+	fmt.Fprint(w, "\n"+verdictText+"\n")
+	fmt.Fprintf(w, "verdict: %s (%s)\n", outcome, reason)
+}
+
+const verdictText = "Loss is in the unit's own direction, by ratios to the reference of the same round; " +
+	"p is corrected for the number of rows."
+
+func verdictHead() []string {
+	return []string{"Load", "Subject", "Unit", "Old", "New", "Loss", "At most", "Tolerated", "p", "n", "Verdict"}
+}
+
+func verdictLines(rows []gate.Row) [][]string {
+	var lines [][]string
 	for _, row := range rows {
 		lines = append(lines, verdictLine(row))
 	}
-	fmt.Fprintln(w)
-	printTable(w, lines)
-	fmt.Fprint(w, "\nLoss is in the unit's own direction, by ratios to the reference of the same round; "+
-		"p is corrected for the number of rows.\n")
-	fmt.Fprintf(w, "verdict: %s (%s)\n", outcome, reason)
+	return lines
+}
+
+// changed names the settings that differ.
+func changed(old, new *results.File) []string {
+	var lines []string
+	for _, s := range old.Settings {
+		if now := new.Setting(s.Key); now != s.Value {
+			lines = append(lines, fmt.Sprintf("%s: %s -> %s", s.Key, s.Value, orDash(now)))
+		}
+	}
+	return lines
 }
 
 func verdictLine(row gate.Row) []string {

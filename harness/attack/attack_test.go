@@ -215,18 +215,49 @@ func TestMeasureMeters(t *testing.T) {
 	_, err := Measure(t.Context(), patient, target, tiny(1, 100), failing(broken))
 	require.ErrorIs(t, err, broken)
 
-	s, err := Measure(t.Context(), patient, target, tiny(1, 100), failing(host.ErrUnsupported))
-	require.NoError(t, err)
-	require.NotContains(t, s.Values, results.CPU)
-	require.Contains(t, s.Notes[0], "cannot be read")
+	for _, unknown := range []error{host.ErrUnsupported, host.ErrNoProcess} {
+		s, err := Measure(t.Context(), patient, target, tiny(1, 100), failing(unknown))
+		require.NoError(t, err)
+		require.NotContains(t, s.Values, results.CPU)
+		require.NotContains(t, s.Values, results.ServerBusy)
+		require.Contains(t, s.Values, results.ClientBusy)
+		require.Contains(t, s.Notes[0], "CPU time of the server is not measured: "+unknown.Error())
+	}
 
 	// Each reading of the server's clock is 1 ms later: it never settles.
 	var reads atomic.Int64
 	busy := func() (time.Duration, error) { return time.Duration(reads.Add(1)) * time.Millisecond, nil }
-	s, err = Measure(t.Context(), patient, target, tiny(1, 100), Meters{Server: busy, Origin: busy})
+	s, err := Measure(t.Context(), patient, target, tiny(1, 100), Meters{Server: busy, Origin: busy, Kernel: busy})
 	require.NoError(t, err)
 	require.Contains(t, s.Values, results.OriginCPU)
+	require.Positive(t, s.Values[results.KernelCPU])
+	require.LessOrEqual(t, s.Values[results.KernelCPU], s.Values[results.CPU])
 	require.Positive(t, s.Values[results.CPU])
+}
+
+// Every request that is counted is answered, so each has exactly its calls; wrk, which
+// would leave some unanswered, is not asked.
+func TestMeasureCounts(t *testing.T) {
+	var asked atomic.Uint64
+	target := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		right(w, r)
+	})
+	meters := Meters{Server: idle.Server, Calls: func() (host.Calls, error) {
+		return host.Calls{All: 3 * asked.Load(), Enters: asked.Load()}, nil
+	}}
+	g := patient
+	g.Wrk = "/no/wrk"
+	s, err := Measure(t.Context(), g, target, tiny(4, 0), meters)
+	require.NoError(t, err)
+	require.Positive(t, s.Requests)
+	require.Equal(t, map[string]float64{results.Syscalls: 3, results.Enters: 1, results.Errors: 0}, s.Values)
+	require.Empty(t, s.Histograms)
+
+	broken := errors.New("no such process")
+	meters.Calls = func() (host.Calls, error) { return host.Calls{}, broken }
+	_, err = Measure(t.Context(), g, target, tiny(1, 0), meters)
+	require.ErrorIs(t, err, broken)
 }
 
 // A server may close a connection after an answer; that is no error.
@@ -242,7 +273,7 @@ func TestReconnects(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	clocks := func(server, origin time.Duration) reading {
-		return reading{server: server, origin: origin, known: true, origins: true}
+		return reading{server: server, origin: origin, origins: true}
 	}
 	second := phase{requests: 1000, wall: time.Second, clientCPU: 300 * time.Millisecond}
 	const ms = time.Millisecond
@@ -300,8 +331,38 @@ func TestJudge(t *testing.T) {
 	require.NotContains(t, s.Values, results.Handshakes)
 	require.InDelta(t, 500e3, s.Values[results.HandshakeCPU], 1e-6)
 
+	// Of a server whose clock nobody reads, the generator's share is told all the same.
+	s, err = patient.judge(second, Target{}, closed, reading{unknown: host.ErrNoProcess}, reading{})
+	require.NoError(t, err)
+	require.InDelta(t, 0.99, s.Values[results.ClientBusy], 1e-6)
+	require.Len(t, s.Notes, 2)
+	require.Contains(t, s.Notes[1], "generator saturated (99%")
+
 	_, err = patient.judge(phase{}, Target{}, Load{}, reading{}, reading{})
 	require.ErrorContains(t, err, "no request was completed")
+}
+
+func TestLittlesLaw(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		load Load
+		mean time.Duration
+		note bool
+	}{
+		{"all the time in flight", Load{Conns: 100}, 100 * time.Millisecond, false},
+		{"a little less", Load{Conns: 100}, 60 * time.Millisecond, false},
+		{"a stall that no answer tells of", Load{Conns: 100}, 40 * time.Millisecond, true},
+		{"a stall that wrk makes up for", Load{Conns: 100}, 160 * time.Millisecond, true},
+		{"open loop", Load{Conns: 100, Rate: 1000}, time.Millisecond, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			row.load.Of = scenarios.Requests
+			p := phase{requests: 1000, wall: time.Second, latency: map[string]float64{results.Mean: float64(row.mean)}}
+			s, err := Generator{LateMax: time.Second}.judge(p, Target{}, row.load, reading{}, reading{})
+			require.NoError(t, err)
+			require.Equal(t, row.note, strings.Contains(strings.Join(s.Notes, "\n"), "Little's law: "), s.Notes)
+		})
+	}
 }
 
 func TestParseWrk(t *testing.T) {

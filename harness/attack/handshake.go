@@ -80,6 +80,7 @@ func (h *handshakers) run(ctx context.Context, d time.Duration) (phase, error) {
 		results.P50:  float64(latency.ValueAtQuantile(50)),
 		results.P99:  float64(latency.ValueAtQuantile(99)),
 	}
+	p.histograms = histograms{results.Raw: latency}
 	return p, nil
 }
 

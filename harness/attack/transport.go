@@ -36,11 +36,14 @@ var errClosed = errors.New("load generator: closed")
 type transport struct {
 	target  Target
 	request []byte
-	buffer  int // bytes of each connection's
+	brief   bool // each connection is for one request, which asks for its end
+	buffer  int  // bytes of each connection's
 	sum     [sha256.Size]byte
 	// right is the answer to everything that passed the checks. The client
 	// only reads it, so that one serves all.
 	right *http.Response
+	// full is the answer to what was shed; nil where that is an error.
+	full *http.Response
 
 	mu     sync.Mutex
 	closed bool
@@ -56,9 +59,8 @@ type sizes struct {
 
 func newTransport(target Target, conns int) *transport {
 	return &transport{
-		target: target,
-		// Byte for byte what wrk sends.
-		request: fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", target.Path, target.Address),
+		target:  target,
+		request: target.request(),
 		buffer:  max(headMax, min(target.Length, bufferMax)),
 		sum:     target.expected(),
 		right: &http.Response{
@@ -71,6 +73,15 @@ func newTransport(target Target, conns int) *transport {
 	}
 }
 
+// request is what wrk sends, byte for byte but for the order of the fields.
+func (t Target) request() []byte {
+	head := fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n", t.Path, t.Address)
+	for _, field := range t.Fields {
+		head = append(append(head, field...), "\r\n"...)
+	}
+	return append(head, "\r\n"...)
+}
+
 // RoundTrip sends the one request, whatever it is given, and reads the whole
 // answer. Anything but the right answer is an error.
 func (t *transport) RoundTrip(*http.Request) (*http.Response, error) {
@@ -79,11 +90,18 @@ func (t *transport) RoundTrip(*http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	size, keep, err := c.exchange(t)
+	if t.brief && err == nil {
+		err = c.ended(keep)
+	}
+	answer := t.right
+	if c.shed {
+		answer = t.full
+	}
 	t.put(c, size, keep && err == nil)
 	if err != nil {
 		return nil, err
 	}
-	return t.right, nil
+	return answer, nil
 }
 
 // take returns an idle connection, or a new one.
@@ -203,6 +221,7 @@ type conn struct {
 	socket   net.Conn // TCP
 	buffer   []byte
 	answers  int
+	shed     bool // the last answer was a refusal that stands
 }
 
 // dial opens a connection that reads into buffer.
@@ -249,6 +268,10 @@ func (c *conn) exchange(t *transport) (size int, keep bool, err error) {
 		end = bytes.Index(c.buffer[:n], []byte("\r\n\r\n"))
 	}
 	head, body := c.buffer[:end+2], c.buffer[end+4:n]
+	if c.shed = t.full != nil && bytes.HasPrefix(head, []byte("HTTP/1.1 503 ")); c.shed {
+		keep, err = c.refused(head, body)
+		return 0, keep, err
+	}
 	keep, err = checkHead(head, t.target.Length)
 	if err != nil {
 		return 0, false, err
@@ -261,6 +284,18 @@ func (c *conn) exchange(t *transport) (size int, keep bool, err error) {
 		return 0, false, err
 	}
 	return end + 4 + t.target.Length, keep, nil
+}
+
+// ended waits for the end of a connection that was to be for one request: who
+// ends it first has its port in use for a minute, and ours would run out.
+func (c *conn) ended(keep bool) error {
+	if keep {
+		return stays(keep)
+	}
+	_ = c.socket.SetReadDeadline(time.Now().Add(dialTimeout)) // open, as it has just read
+	// However it ends: that is not the load's to judge.
+	_, _ = c.Read(c.buffer)
+	return nil
 }
 
 // readBody reads what is missing of a body that begins with part, which lies
@@ -287,6 +322,25 @@ func (c *conn) readBody(part []byte, t *transport, sampled bool) error {
 	return nil
 }
 
+// refused reads the rest of a refusal, of which body is a part: its words are the
+// server's own.
+func (c *conn) refused(head, body []byte) (keep bool, err error) {
+	_, rest, _ := bytes.Cut(head, []byte("\r\n"))
+	length, keep := framing(rest)
+	missing, err := strconv.Atoi(length)
+	if err != nil {
+		return false, fmt.Errorf("Content-Length %s of an answer with status 503", length)
+	}
+	for missing -= len(body); missing > 0; {
+		m, err := c.Read(c.buffer[:min(missing, len(c.buffer))])
+		if err != nil {
+			return false, fmt.Errorf("with %d bytes of a refusal missing: %w", missing, err)
+		}
+		missing -= m
+	}
+	return keep, nil
+}
+
 // checkHead looks at the lines of a head, the last line end included: the
 // status must be 200 and the length as wanted. It says whether the connection
 // stays open.
@@ -295,7 +349,17 @@ func checkHead(head []byte, length int) (keep bool, err error) {
 	if !bytes.HasPrefix(status, []byte("HTTP/1.1 200 ")) {
 		return false, fmt.Errorf("answer %.40q, want HTTP/1.1 200", status)
 	}
-	got, keep := "none", true
+	got, keep := framing(rest)
+	if got != strconv.Itoa(length) {
+		return false, fmt.Errorf("Content-Length %s, want %d", got, length)
+	}
+	return keep, nil
+}
+
+// framing is what the fields of a head say of the body's length, "none" for
+// nothing, and whether the connection stays open.
+func framing(rest []byte) (got string, keep bool) {
+	got, keep = "none", true
 	for len(rest) > 0 {
 		var line []byte
 		line, rest, _ = bytes.Cut(rest, []byte("\r\n"))
@@ -307,8 +371,5 @@ func checkHead(head []byte, length int) (keep bool, err error) {
 			keep = !bytes.EqualFold(bytes.TrimSpace(value), []byte("close"))
 		}
 	}
-	if got != strconv.Itoa(length) {
-		return false, fmt.Errorf("Content-Length %s, want %d", got, length)
-	}
-	return keep, nil
+	return got, keep
 }

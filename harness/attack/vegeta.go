@@ -11,6 +11,7 @@ import (
 
 	"atlas/harness/host"
 	"atlas/results"
+	"atlas/scenarios"
 )
 
 // wrkMax is the length of answers from which on wrk would be the limit: it
@@ -30,16 +31,38 @@ type requests struct {
 }
 
 func newRequests(g Generator, target Target, load Load, meters Meters) *requests {
-	return &requests{
+	r := &requests{
 		g: g, target: target, load: load, meters: meters,
 		transport: newTransport(target, load.Conns),
-		byWrk:     load.Rate == 0 && g.Wrk != "" && target.Length < wrkMax,
+		byWrk:     g.ByWrk(target, load),
 	}
+	r.transport.brief = load.Of == scenarios.Connections
+	if load.Shed {
+		r.transport.full = &http.Response{
+			Status: "503 Service Unavailable", StatusCode: http.StatusServiceUnavailable,
+			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Header: http.Header{}, Body: http.NoBody,
+		}
+	}
+	return r
+}
+
+// connsMany is how many connections are opened before anything is sent: all at
+// once would be more than a server's backlog, and wait for a second.
+const connsMany = 1000
+
+// ByWrk says whether wrk makes a load. It counts what was answered, so to it a
+// server that fell silent is one that was asked less.
+func (g Generator) ByWrk(target Target, load Load) bool {
+	if load.Of.Handshaking() || load.Of == scenarios.Idle {
+		return false
+	}
+	return load.Rate == 0 && g.Wrk != "" && target.Length < wrkMax
 }
 
 // warmUp checks every answer, whoever drives the measured phase.
 func (r *requests) warmUp(ctx context.Context) (phase, error) {
-	if r.byWrk && r.target.TLS != nil {
+	if many := r.load.Conns >= connsMany && !r.transport.brief; many || r.byWrk && r.target.TLS != nil {
 		if err := r.meterOpening(); err != nil {
 			return phase{}, err
 		}
@@ -51,9 +74,11 @@ func (r *requests) warmUp(ctx context.Context) (phase, error) {
 	return p, err
 }
 
-// meterOpening opens the connections by themselves and notes what that costs.
-// A TLS handshake costs as much as twenty requests, and wrk can make its own
-// nowhere but within the measured phase; with OpenSSL it takes about as long.
+// meterOpening opens the connections by themselves and notes what that costs, if
+// wrk is to open its own: it can do so nowhere but within the measured phase. A
+// TLS handshake costs as much as twenty requests, and with OpenSSL takes about as
+// long; without TLS wrk's take no time that counts, as it sends on the first of
+// them before it has the last.
 func (r *requests) meterOpening() error {
 	before, err := r.meters.read()
 	if err != nil {
@@ -63,9 +88,14 @@ func (r *requests) meterOpening() error {
 	if err := r.transport.open(r.load.Conns); err != nil {
 		return &Unsound{Reasons: []string{"warm-up: " + err.Error()}}
 	}
-	r.openWall = time.Since(began)
+	wall := time.Since(began)
 	after, err := r.meters.read()
-	r.openCPU = after.server - before.server
+	if r.byWrk {
+		r.openCPU = after.server - before.server
+	}
+	if r.byWrk && r.target.TLS != nil {
+		r.openWall = wall
+	}
 	return err
 }
 
@@ -159,9 +189,12 @@ func (g Generator) drive(ctx context.Context, t *transport, load Load, d time.Du
 type fold struct {
 	corrected *hdrhistogram.Histogram // from the instant a request was due
 	raw       *hdrhistogram.Histogram // from the instant it was sent
+	shed      *hdrhistogram.Histogram // of refusals that stand, as corrected
 	failures  failures
-	first     time.Time // earliest instant due
-	last      time.Time // latest end
+	first     time.Time     // earliest instant due
+	last      time.Time     // latest end
+	late      time.Duration // of the request sent last, after it was due
+	lastSent  time.Time
 }
 
 const (
@@ -174,12 +207,16 @@ func newFold() *fold {
 	return &fold{
 		corrected: hdrhistogram.New(latencyMin, latencyMax, latencyDigits),
 		raw:       hdrhistogram.New(latencyMin, latencyMax, latencyDigits),
+		shed:      hdrhistogram.New(latencyMin, latencyMax, latencyDigits),
 	}
 }
 
 // add takes one result that was due at an instant.
 func (f *fold) add(r *vegeta.Result, due time.Time) {
-	if r.Error != "" {
+	// Our transport returns such an answer only where it stands; vegeta calls it
+	// an error all the same.
+	shed := r.Code == http.StatusServiceUnavailable
+	if r.Error != "" && !shed {
 		f.failures.add(1, r.Error)
 		return
 	}
@@ -189,6 +226,13 @@ func (f *fold) add(r *vegeta.Result, due time.Time) {
 	}
 	if end.After(f.last) {
 		f.last = end
+	}
+	if r.Timestamp.After(f.lastSent) {
+		f.lastSent, f.late = r.Timestamp, r.Timestamp.Sub(due)
+	}
+	if shed {
+		record(f.shed, end.Sub(due))
+		return
 	}
 	record(f.corrected, end.Sub(due))
 	record(f.raw, r.Latency)
@@ -211,8 +255,16 @@ func (f *fold) phase(open bool) phase {
 			results.P50:  float64(f.corrected.ValueAtQuantile(50)),
 			results.P99:  float64(f.corrected.ValueAtQuantile(99)),
 		},
+		histograms: histograms{results.Raw: f.raw},
+		shed:       int(f.shed.TotalCount()),
+		late:       f.late,
+	}
+	if p.shed > 0 {
+		p.latency[results.ShedP50] = float64(f.shed.ValueAtQuantile(50))
+		p.latency[results.ShedP99] = float64(f.shed.ValueAtQuantile(99))
 	}
 	if open {
+		p.histograms[results.Corrected] = f.corrected
 		p.latency[results.RawMean] = f.raw.Mean()
 		p.latency[results.RawP99] = float64(f.raw.ValueAtQuantile(99))
 	}

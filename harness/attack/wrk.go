@@ -53,10 +53,12 @@ func (g Generator) wrk(ctx context.Context, target Target, load Load, wire sizes
 	}
 	seconds := int(math.Ceil(load.Measured.Seconds()))
 	threads := min(max(1, len(g.Cores)), load.Conns)
-	cmd := exec.Command(g.Wrk,
-		"-t", strconv.Itoa(threads), "-c", strconv.Itoa(load.Conns),
-		"-d", strconv.Itoa(seconds)+"s", "-s", script,
-		scheme+target.Address+target.Path)
+	argv := []string{"-t", strconv.Itoa(threads), "-c", strconv.Itoa(load.Conns),
+		"-d", strconv.Itoa(seconds) + "s", "-s", script}
+	for _, field := range target.Fields {
+		argv = append(argv, "-H", field)
+	}
+	cmd := exec.Command(g.Wrk, append(argv, scheme+target.Address+target.Path)...)
 	cmd.Env = append(os.Environ(), "OPENSSL_CONF="+conf) // missing and not looked at without TLS
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -2,37 +2,29 @@ package host
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Meter reads the CPU time and the memory of a process and of those it had started when the
-// meter was made (nginx: the master and its workers).
+// meter was made (nginx: the master and its workers). The zero Meter is of none: its
+// readings are ErrNoProcess.
 type Meter struct {
 	pids []int
 }
 
 // NewMeter finds pid and its descendants.
 func NewMeter(pid int) (Meter, error) {
-	parents, err := parentsOf()
-	if err != nil {
-		return Meter{}, err
-	}
-	pids := []int{pid}
-	for i := 0; i < len(pids); i++ { // grows while it is walked
-		for child, parent := range parents {
-			if parent == pids[i] && !slices.Contains(pids, child) {
-				pids = append(pids, child)
-			}
-		}
-	}
-	return Meter{pids: pids}, nil
+	pids, err := familyOf(pid)
+	return Meter{pids: pids}, err
 }
 
 // CPU returns user and system time of all threads, living and dead, in
@@ -40,6 +32,9 @@ func NewMeter(pid int) (Meter, error) {
 // be up to a scheduler tick (4 ms) behind: read when it is idle, or over a
 // second or more. A process that has ended is an error.
 func (m Meter) CPU() (time.Duration, error) {
+	if len(m.pids) == 0 {
+		return 0, ErrNoProcess
+	}
 	var sum time.Duration
 	for _, pid := range m.pids {
 		var ts unix.Timespec
@@ -54,12 +49,44 @@ func (m Meter) CPU() (time.Duration, error) {
 	return sum, nil
 }
 
+// Kernel returns the part of CPU that was spent in the kernel, by the ticks of 10 ms
+// that it counts in.
+func (m Meter) Kernel() (time.Duration, error) {
+	if len(m.pids) == 0 {
+		return 0, ErrNoProcess
+	}
+	var ticks int64
+	for _, pid := range m.pids {
+		stat := readLine(fmt.Sprintf("/proc/%d/stat", pid))
+		fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+		const stime = 12 // the 15th of proc_pid_stat(5)
+		if len(fields) <= stime {
+			return 0, fmt.Errorf("CPU time of process %d: it has ended", pid)
+		}
+		own, err := strconv.ParseInt(fields[stime], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
+		}
+		ticks += own
+	}
+	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
+}
+
 // Resident returns the bytes of memory that are in RAM for the processes. What
 // several of them share counts once for each.
-func (m Meter) Resident() (int64, error) {
+func (m Meter) Resident() (int64, error) { return m.memory("VmRSS") }
+
+// Peak returns the most that Resident has been of each process since its start.
+func (m Meter) Peak() (int64, error) { return m.memory("VmHWM") }
+
+// memory adds up a line of proc_pid_status(5).
+func (m Meter) memory(line string) (int64, error) {
+	if len(m.pids) == 0 {
+		return 0, ErrNoProcess
+	}
 	var sum int64
 	for _, pid := range m.pids {
-		text := strings.TrimSuffix(field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS"), " kB")
+		text := strings.TrimSuffix(field(fmt.Sprintf("/proc/%d/status", pid), line), " kB")
 		kB, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
 			return 0, fmt.Errorf("resident memory of process %d: %w", pid, err)
@@ -69,6 +96,30 @@ func (m Meter) Resident() (int64, error) {
 	return sum, nil
 }
 
+// Limits returns how many bytes this process may lock in memory and how many files
+// it may open, by its hard limits.
+func Limits() (memlock, files uint64) {
+	hard := func(resource int) uint64 {
+		var limit unix.Rlimit
+		if err := unix.Getrlimit(resource, &limit); err != nil {
+			return math.MaxUint64 // cannot fail: the kernel has both
+		}
+		return limit.Max
+	}
+	return hard(unix.RLIMIT_MEMLOCK), hard(unix.RLIMIT_NOFILE)
+}
+
+// RaiseFiles lets this process and its children open as many files as its hard
+// limit says. A program in Go does so by itself, and its children do not get it.
+func RaiseFiles() error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	limit.Cur = limit.Max
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+}
+
 // SelfCPU returns the CPU time of this process.
 func SelfCPU() time.Duration {
 	var ts unix.Timespec
@@ -76,6 +127,23 @@ func SelfCPU() time.Duration {
 		return 0 // cannot fail: the clock id is a constant the kernel always has
 	}
 	return time.Duration(ts.Nano())
+}
+
+// familyOf returns pid and its descendants.
+func familyOf(pid int) ([]int, error) {
+	parents, err := parentsOf()
+	if err != nil {
+		return nil, err
+	}
+	pids := []int{pid}
+	for i := 0; i < len(pids); i++ { // grows while it is walked
+		for child, parent := range parents {
+			if parent == pids[i] && !slices.Contains(pids, child) {
+				pids = append(pids, child)
+			}
+		}
+	}
+	return pids, nil
 }
 
 // parentsOf returns the parent of every process.

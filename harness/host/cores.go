@@ -43,6 +43,9 @@ func Split(allowed []int, siblings func(core int) []int) Cores {
 	return Cores{Server: []int{server}, Client: apart[:min(len(apart), clientCoresMax)], Warning: warning}
 }
 
+// ForLoad returns the cores that make load where no server under measurement runs.
+func ForLoad(allowed []int) []int { return allowed[:min(len(allowed), clientCoresMax)] }
+
 // List writes cores as "0,2,3", and no cores as "any".
 func List(cores []int) string {
 	if len(cores) == 0 {

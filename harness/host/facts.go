@@ -40,19 +40,67 @@ func Value(facts []Fact, key string) string {
 	return ""
 }
 
-// environment are the facts that make two machines comparable in absolutes.
-var environment = []string{"goos", "goarch", "cpu", "cores", "kernel", "hypervisor", "mitigations", "go"}
+// Report is what a host tells another one of itself.
+type Report struct {
+	Facts []Fact
+	Cores Cores
+	Noise string // as of Noise
+}
 
-// EnvHash is short and equal for machines whose absolute figures compare. Of
-// kernel and Go only the first two numbers count.
+// Reported returns a report of this host.
+func Reported() *Report {
+	return &Report{Facts: Facts(), Cores: Split(Allowed(), Siblings), Noise: Noise()}
+}
+
+// Of returns the facts of another host, as facts of a run in which it has a role.
+func Of(role string, facts []Fact) []Fact {
+	var all []Fact
+	for _, f := range facts {
+		all = append(all, Fact{role + roleEnd + f.Key, f.Value})
+	}
+	return all
+}
+
+// Roles are those that a host other than this one may have.
+var Roles = []string{"subject", "origin"}
+
+const roleEnd = "-host-"
+
+// AllRoles returns keys, and after them as they are of other hosts.
+func AllRoles(keys []string) []string {
+	all := slices.Clone(keys)
+	for _, role := range Roles {
+		for _, key := range keys {
+			all = append(all, role+roleEnd+key)
+		}
+	}
+	return all
+}
+
+// ownKey is the key of a fact on its own host.
+func ownKey(key string) string {
+	for _, role := range Roles {
+		if own, is := strings.CutPrefix(key, role+roleEnd); is {
+			return own
+		}
+	}
+	return key
+}
+
+// environment are the facts that make two machines comparable in absolutes.
+var environment = []string{"goos", "goarch", "cpu", "cores", "kernel", "hypervisor", "mitigations", "go", "launch"}
+
+// EnvHash is short and equal for machines whose absolute figures compare: for all
+// hosts of a run. Of kernel and Go only the first two numbers count.
 func EnvHash(facts []Fact) string {
 	hash := sha256.New()
 	for _, f := range facts {
-		if !slices.Contains(environment, f.Key) {
+		own := ownKey(f.Key)
+		if !slices.Contains(environment, own) {
 			continue
 		}
 		value := f.Value
-		if f.Key == "kernel" || f.Key == "go" {
+		if own == "kernel" || own == "go" {
 			value = majorMinor(value)
 		}
 		fmt.Fprintf(hash, "%s=%s\n", f.Key, value)

@@ -18,6 +18,9 @@ import (
 // ErrUnsupported is the error of what this operating system cannot do.
 var ErrUnsupported = errors.New("not supported on this operating system")
 
+// ErrNoProcess is the error of a Meter that was not made of a process.
+var ErrNoProcess = errors.New("its process is not known, or not of this machine")
+
 // sbin directories are missing in the PATH of ordinary users on Debian.
 var sbin = []string{"/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/homebrew/bin"}
 

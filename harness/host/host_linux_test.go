@@ -54,6 +54,24 @@ func TestMeterCountsDescendants(t *testing.T) {
 	require.Error(t, err, "a process that is gone has no clock")
 }
 
+// What a process does in the kernel is a part of all that it does.
+func TestMeterKernel(t *testing.T) {
+	cmd := exec.Command("dd", "if=/dev/zero", "of=/dev/null", "bs=1M")
+	require.NoError(t, StartOn(cmd, nil))
+	group := cmd.Process.Pid
+	t.Cleanup(func() { _, _ = killGroup(group), cmd.Wait() })
+	meter, err := NewMeter(group)
+	require.NoError(t, err)
+	var kernel, all time.Duration
+	require.Eventually(t, func() bool {
+		if kernel, err = meter.Kernel(); err == nil {
+			all, err = meter.CPU()
+		}
+		return err == nil && kernel >= 100*time.Millisecond
+	}, 20*time.Second, 10*time.Millisecond)
+	require.LessOrEqual(t, kernel, all+2*time.Second/ticksPerSecond)
+}
+
 func killGroup(pid int) error {
 	return syscall.Kill(-pid, syscall.SIGKILL)
 }

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -73,4 +74,16 @@ func TestEnvHash(t *testing.T) {
 	require.Equal(t, EnvHash(facts), EnvHash(same), "patch level and load do not matter")
 	require.NotEqual(t, EnvHash(facts), EnvHash(other))
 	require.Len(t, EnvHash(facts), 6)
+}
+
+// Figures of two runs compare if all their hosts do.
+func TestEnvHashOfHosts(t *testing.T) {
+	here := []Fact{{"cpu", "one"}, {"kernel", "6.18.44"}}
+	there := func(cpu, kernel string) string {
+		return EnvHash(append(slices.Clone(here), Of("subject", []Fact{{"cpu", cpu}, {"kernel", kernel}})...))
+	}
+	require.NotEqual(t, EnvHash(here), there("one", "6.18.44"))
+	require.NotEqual(t, there("one", "6.18.44"), there("two", "6.18.44"))
+	require.Equal(t, there("one", "6.18.44"), there("one", "6.18.9"))
+	require.Equal(t, []string{"cpu", "subject-host-cpu", "origin-host-cpu"}, AllRoles([]string{"cpu"}))
 }

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"math"
 	"os/exec"
 	"syscall"
 	"time"
@@ -23,6 +24,12 @@ func StartOn(cmd *exec.Cmd, _ []int) error {
 	return cmd.Start()
 }
 
+// Limits are not known.
+func Limits() (memlock, files uint64) { return math.MaxUint64, math.MaxUint64 }
+
+// RaiseFiles leaves the limit as it is.
+func RaiseFiles() error { return nil }
+
 // Meter cannot read clocks of other processes here.
 type Meter struct{}
 
@@ -32,8 +39,29 @@ func NewMeter(int) (Meter, error) { return Meter{}, nil }
 // CPU returns ErrUnsupported.
 func (Meter) CPU() (time.Duration, error) { return 0, ErrUnsupported }
 
+// Kernel fails.
+func (Meter) Kernel() (time.Duration, error) { return 0, ErrUnsupported }
+
 // Resident returns ErrUnsupported.
 func (Meter) Resident() (int64, error) { return 0, ErrUnsupported }
+
+// CallMeter counts nothing here.
+type CallMeter struct{}
+
+// NewCallMeter returns ErrUnsupported.
+func NewCallMeter(int) (*CallMeter, error) { return nil, ErrUnsupported }
+
+// Read returns ErrUnsupported.
+func (*CallMeter) Read() (Calls, error) { return Calls{}, ErrUnsupported }
+
+// Close has nothing to close.
+func (*CallMeter) Close() error { return nil }
+
+// CallsCounted returns ErrUnsupported.
+func CallsCounted() error { return ErrUnsupported }
+
+// Peak returns ErrUnsupported.
+func (Meter) Peak() (int64, error) { return 0, ErrUnsupported }
 
 // SelfCPU returns the CPU time of this process, to the microsecond.
 func SelfCPU() time.Duration {

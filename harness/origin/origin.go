@@ -53,12 +53,20 @@ func WriteTree(dir string, lengths map[string]int) error {
 	return nil
 }
 
-// Serve answers with the files below root on address until ctx ends. It is
-// the origin where nginx cannot be had.
-func Serve(ctx context.Context, address, root string) error {
-	handler, err := newHandler(root)
+// Serve answers with the files below root on address until ctx ends, each time
+// after pause, unless that is nil. It is the origin where nginx cannot be had, or
+// does not do what is wanted.
+func Serve(ctx context.Context, address, root string, pause func()) error {
+	documents, err := newHandler(root)
 	if err != nil {
 		return err
+	}
+	handler := http.Handler(documents)
+	if pause != nil {
+		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			pause()
+			documents.ServeHTTP(w, r)
+		})
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {

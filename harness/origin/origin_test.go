@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,7 +40,8 @@ func TestServe(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- Serve(ctx, address, root) }()
+	var pauses atomic.Int64
+	go func() { served <- Serve(ctx, address, root, func() { pauses.Add(1) }) }()
 	require.Eventually(t, func() bool {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
@@ -61,12 +63,13 @@ func TestServe(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusNotFound, response.StatusCode)
+	require.EqualValues(t, 3, pauses.Load(), "one before each answer")
 
 	cancel()
 	require.NoError(t, <-served)
 }
 
 func TestServeFails(t *testing.T) {
-	require.ErrorIs(t, Serve(t.Context(), "127.0.0.1:0", filepath.Join(t.TempDir(), "none")), os.ErrNotExist)
-	require.Error(t, Serve(t.Context(), "nowhere", t.TempDir()))
+	require.ErrorIs(t, Serve(t.Context(), "127.0.0.1:0", filepath.Join(t.TempDir(), "none"), nil), os.ErrNotExist)
+	require.Error(t, Serve(t.Context(), "nowhere", t.TempDir(), nil))
 }

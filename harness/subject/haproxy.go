@@ -9,9 +9,10 @@ import (
 // haproxy returns HAProxy, which forwards and serves no files.
 func haproxy(name, about string) Subject {
 	return Subject{
-		Name:     name,
-		About:    about,
-		program:  func(Programs) (string, error) { return host.Find("haproxy") },
+		Name:    name,
+		About:   about,
+		program: func(Programs) (string, error) { return host.Find("haproxy") },
+		service: "haproxy", executable: "haproxy",
 		template: name + ".cfg",
 		kinds:    forwarding,
 		argv: func(p place) []string {

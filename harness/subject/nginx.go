@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"atlas/harness/host"
 	"atlas/scenarios"
@@ -14,9 +15,10 @@ import (
 // nginx returns an nginx with the template of the same name.
 func nginx(name, about string) Subject {
 	return Subject{
-		Name:     name,
-		About:    about,
-		program:  func(Programs) (string, error) { return host.Find("nginx") },
+		Name:    name,
+		About:   about,
+		program: func(Programs) (string, error) { return host.Find("nginx") },
+		service: "nginx", executable: "nginx",
 		template: name + ".conf",
 		kinds:    everything,
 		module:   streamModule,
@@ -58,6 +60,9 @@ func streamModule(program string, kind scenarios.Kind) (string, error) {
 		"or install the package libnginx-mod-stream")
 }
 
+// Nginx returns the file that runs nginx.
+func Nginx(p Programs) (string, error) { return nginx("nginx-best", "").find(p) }
+
 // OpenSSL returns the library that an nginx uses, which may be another than it
 // was built with; "" where it does not say.
 func OpenSSL(program string) string {
@@ -75,17 +80,27 @@ func OpenSSL(program string) string {
 	return string(line[1])
 }
 
-// Origins returns the origins, the one to prefer first.
-func Origins() []Subject {
+// Origins returns the origins, the one to prefer first, that can wait before they
+// answer if that is wanted.
+func Origins(delay time.Duration) []Subject {
+	if delay > 0 {
+		return origins()[1:]
+	}
+	return origins()
+}
+
+func origins() []Subject {
+	behind := nginx("nginx-origin", "the origin: nginx serving the documents")
+	behind.service = "origin"
 	return []Subject{
-		nginx("nginx-origin", "the origin: nginx serving the documents"),
+		behind,
 		{
 			Name:    "go-origin",
 			About:   "the origin where there is no nginx: Go's net/http from memory",
 			kinds:   []scenarios.Kind{scenarios.Static},
 			program: func(p Programs) (string, error) { return p.Harness, nil },
 			argv: func(p place) []string {
-				return []string{"serve-origin", "-listen", p.Address(), "-root", p.Root}
+				return []string{"serve-origin", "-listen", p.Address(), "-root", p.Root, "-delay", p.Delay.String()}
 			},
 		},
 	}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -30,8 +32,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	switch os.Args[1] {
-	case "serve-origin": // -listen address -root dir
-		exit(origin.Serve(context.Background(), os.Args[3], os.Args[5]))
+	case "serve-origin": // -listen address -root dir -delay 0s
+		exit(origin.Serve(context.Background(), os.Args[3], os.Args[5], nil))
 	case "serve-peer": // pairs of a flag and its value
 		var p Peer
 		fields := map[string]*string{
@@ -41,6 +43,12 @@ func TestMain(m *testing.M) {
 			*fields[os.Args[i]] = os.Args[i+1]
 		}
 		exit(p.Serve(context.Background()))
+	case "serve-meter": // pid
+		pid, err := strconv.Atoi(os.Args[2])
+		if err == nil {
+			err = ServeMeter(os.Stdin, os.Stdout, pid)
+		}
+		exit(err)
 	case "answer": // status body config
 		exit(answer(os.Args[2], os.Args[3], os.Args[4]))
 	}
@@ -108,7 +116,7 @@ func one(t *testing.T, name string) Subject {
 }
 
 func TestStartStop(t *testing.T) {
-	for _, origin := range Origins() {
+	for _, origin := range Origins(0) {
 		for _, name := range []string{"nginx-best", "nginx-readme", "haproxy", "go-nethttp"} {
 			t.Run(origin.Name+"/"+name, func(t *testing.T) {
 				l, root := launcher(t)
@@ -136,6 +144,9 @@ func TestStartStop(t *testing.T) {
 					resident, err := running.Meter.Resident()
 					require.NoError(t, err)
 					require.Greater(t, resident, int64(1<<20))
+					peak, err := running.Meter.Peak()
+					require.NoError(t, err)
+					require.GreaterOrEqual(t, peak, resident)
 					require.NoError(t, running.Ended())
 					require.NoError(t, running.Stop())
 					requireSilent(t, running.Address)
@@ -240,6 +251,22 @@ wait; while :; do sleep 1; done`)
 	}, 5*time.Second, 5*time.Millisecond, "the child of the killed server")
 }
 
+// Of a server that was loaded, one more answer is asked.
+func TestAnswers(t *testing.T) {
+	served := origin.Document(1024)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(served)
+	}))
+	defer server.Close()
+	r := &Running{Address: server.Listener.Addr().String(), name: "one"}
+	site := Site{Path: "/1k.html", Length: 1024}
+	require.NoError(t, r.Answers(t.Context(), site))
+	served = served[1:]
+	require.ErrorContains(t, r.Answers(t.Context(), site), "one stalled, or answers wrongly, after it was measured: ")
+	server.Close()
+	require.ErrorContains(t, r.Answers(t.Context(), site), "connection refused")
+}
+
 func TestEnded(t *testing.T) {
 	l, root := launcher(t)
 	running, err := l.Start(t.Context(), one(t, "go-nethttp"), Site{Kind: scenarios.Static, Root: root, Path: path, Length: length}, nil)
@@ -253,7 +280,7 @@ func TestEnded(t *testing.T) {
 // Every template must render for each kind it serves, and differ by kind.
 func TestConfigs(t *testing.T) {
 	identity := &cert.Identity{Chain: "/srv/chain", Key: "/srv/key", Bundle: "/srv/bundle"}
-	for _, s := range append(All(), Origins()...) {
+	for _, s := range append(All(), Origins(0)...) {
 		if s.template == "" {
 			continue
 		}
@@ -291,13 +318,72 @@ func TestConfigs(t *testing.T) {
 	require.Equal(t, one(t, "atlas").ConfigHash(), one(t, "atlas-other").ConfigHash())
 }
 
+// One worker, or one for each core that all share.
+func TestConfigsOfSharedCores(t *testing.T) {
+	lines := map[string]string{"atlas": "workers = %d\n", "haproxy": "nbthread %d\n"}
+	for _, s := range append(All(), Origins(0)...) {
+		if !s.Scales() {
+			continue
+		}
+		s.module = nil // which files there are is not under test
+		line := "worker_processes %d;\n"
+		for prefix, own := range lines {
+			if strings.HasPrefix(s.Name, prefix) {
+				line = own
+			}
+		}
+		for share, workers := range map[int]int{0: 1, 4: 4} {
+			kind := scenarios.Proxy
+			if s.Name == "nginx-origin" {
+				kind = scenarios.Static
+			}
+			site := Site{Kind: kind, Root: "/srv", Origin: "10.9.8.7:81", Path: path, Length: 1024, Share: share}
+			p, err := s.place(t.TempDir(), "", site)
+			require.NoError(t, err)
+			require.NoError(t, s.writeConfig(p))
+			text, err := os.ReadFile(p.Config)
+			require.NoError(t, err)
+			require.Contains(t, string(text), fmt.Sprintf(line, workers), s.Name)
+		}
+	}
+	require.False(t, one(t, "floor").Scales())
+	require.False(t, one(t, "go-nethttp").Scales())
+}
+
+// A bound on connections to the origin, and the end of a wait for one, which is
+// told with status 503 by everybody.
+func TestConfigsOfBounds(t *testing.T) {
+	for name, want := range map[string][]string{
+		"atlas":      {"max_connections = 20\n"},
+		"haproxy":    {" maxconn 20\n", "timeout queue 500ms\n"},
+		"nginx-best": {"max_conns=20;", "error_page 502 =503 @full;"}, "nginx-readme": {"max_conns=20;", "error_page 502 =503 @full;"},
+	} {
+		for _, bound := range []int{0, 20} {
+			site := Site{Kind: scenarios.Proxy, Origin: "10.9.8.7:81", Path: path, Length: 1024, Bound: bound}
+			p, err := one(t, name).place(t.TempDir(), "", site)
+			require.NoError(t, err)
+			require.NoError(t, one(t, name).writeConfig(p))
+			text, err := os.ReadFile(p.Config)
+			require.NoError(t, err)
+			for _, line := range want {
+				require.Equal(t, bound > 0, strings.Contains(string(text), line), "%s: %s", name, text)
+			}
+		}
+	}
+	require.False(t, one(t, "floor").Bounds())
+	require.Equal(t, "go-origin", Origins(time.Millisecond)[0].Name)
+	require.Equal(t, "nginx-origin", Origins(0)[0].Name)
+}
+
 // A load of many connections meets no limit of the configuration's.
 func TestLimits(t *testing.T) {
 	require.Equal(t, 2048, place{}.Clients())
 	many := place{Site: Site{Conns: 10_000}}
 	require.Greater(t, many.Clients(), 10_000)
 	require.Greater(t, many.Sockets(), many.Clients())
-	require.Greater(t, many.Files(), many.Sockets())
+	_, limit := host.Limits()
+	require.Greater(t, uint64(many.Files()), min(uint64(many.Sockets()), limit-1))
+	require.Greater(t, place{Site: Site{Kind: scenarios.Proxy, Conns: 10_000}}.Sockets(), 20_000)
 }
 
 // nginx is asked whether it has the module, and where.
@@ -340,6 +426,45 @@ func TestServes(t *testing.T) {
 	require.True(t, one(t, "haproxy").Serves(scenarios.Proxy))
 	require.True(t, one(t, "haproxy").Serves(scenarios.TCP))
 	require.True(t, one(t, "atlas").Serves(scenarios.Static))
+	secure := &scenarios.Scenario{Target: scenarios.Target{Kind: scenarios.Static, TLS: scenarios.ECDSA}}
+	require.NoError(t, one(t, "atlas").Declines(secure))
+	require.ErrorContains(t, one(t, "floor").Declines(secure), "no TLS")
+	require.False(t, one(t, "floor").Closes(scenarios.Static))
+	require.True(t, one(t, "floor").Closes(scenarios.Proxy), "it relays the end, too")
+	require.True(t, one(t, "atlas").Closes(scenarios.Static))
+	require.NoError(t, one(t, "floor").Declines(&scenarios.Scenario{Target: scenarios.Target{Kind: scenarios.TCP}}))
+}
+
+// The floor answers with the site's document, and relays to its origin.
+func TestFloor(t *testing.T) {
+	if reason := host.IOURing(); reason != "available" {
+		requireRing(t, reason)
+	}
+	l, root := launcher(t)
+	l.Programs.Floor = filepath.Join(t.TempDir(), "floor")
+	out, err := exec.Command("go", "build", "-o", l.Programs.Floor, "atlas/proxy/floor").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	static := Site{Kind: scenarios.Static, Root: root, Path: path, Length: length}
+	up, err := l.Start(t.Context(), Origins(0)[1], static, nil)
+	require.NoError(t, err)
+	for _, site := range []Site{
+		static,
+		{Kind: scenarios.Proxy, Origin: up.Address, Path: path, Length: length},
+		{Kind: scenarios.TCP, Origin: up.Address, Path: path, Length: length},
+	} {
+		running, err := l.Start(t.Context(), one(t, "floor"), site, nil)
+		require.NoError(t, err)
+		require.NoError(t, running.Stop())
+	}
+	require.NoError(t, up.Stop())
+}
+
+// requireRing skips without a ring, but never where CI said that it has to run.
+func requireRing(t *testing.T, reason string) {
+	if os.Getenv("REQUIRE_URING") != "" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
 }
 
 func TestVersion(t *testing.T) {

@@ -24,6 +24,7 @@ func (r *reader) checkAll() {
 	}
 	r.checkNames()
 	r.checkRouting()
+	r.checkAdmin()
 	if !r.failed("listen.mode") {
 		r.checkMode()
 	}
@@ -45,7 +46,7 @@ func (r *reader) checkTable(table, instance string) {
 		path := instance + "." + k.Name()
 		if _, set := r.seen[path]; !set {
 			r.fail(r.seen[instance], path, fault{
-				fmt.Sprintf("%s has no `%s`", brackets(table), k.Name()), "add " + k.example()})
+				fmt.Sprintf("%s has no `%s`", brackets(table), k.Name()), "add " + k.Example()})
 		}
 	}
 }
@@ -80,7 +81,8 @@ func (r *reader) checkRouting() {
 			`strategy "hash" needs what to go by`, `add hash = "header=NAME", "cookie=NAME" or "path"`})
 	case !hashes && set && !r.failed("routing.strategy") && !r.failed("routing.hash"):
 		r.fail(at, "routing.hash", fault{
-			fmt.Sprintf("strategy %q goes by no `hash`", routing.Strategy), `write strategy = "hash", or leave it out`})
+			fmt.Sprintf("strategy %s goes by no `hash`", r.shown("routing.strategy", string(routing.Strategy))),
+			`write strategy = "hash", or leave it out`})
 	}
 }
 
@@ -100,8 +102,8 @@ func (r *reader) checkNames() {
 		at := r.seen[fmt.Sprintf("%s[%d].name", repeated, i)]
 		there := r.seen[fmt.Sprintf("%s[%d].name", repeated, twin)]
 		r.fail(at, fmt.Sprintf("%s[%d].name", repeated, i), fault{
-			fmt.Sprintf("two upstreams have the name %s", quoted(u.Name)),
-			fmt.Sprintf("the other is on line %d; give each its own", r.doc.problem(there, "", "", "").Line),
+			"two upstreams have the name " + r.shown(fmt.Sprintf("%s[%d].name", repeated, i), u.Name),
+			fmt.Sprintf("the other is on line %d; give each its own", r.doc.line(there)),
 		})
 	}
 }
@@ -114,7 +116,7 @@ func (r *reader) checkMode() {
 	switch mode := r.config.Listen.Mode; {
 	case mode != Static && !upstreams:
 		r.fail(span{}, repeated, fault{
-			fmt.Sprintf("no upstreams: mode %q needs at least one", mode),
+			fmt.Sprintf("no upstreams: mode %s needs at least one", r.shown("listen.mode", string(mode))),
 			"add [[upstreams]] with name, address and port"})
 	case mode == Static && !root && !alias:
 		r.fail(r.seen["static_files"], "static_files.root", fault{
@@ -156,6 +158,7 @@ func (r *reader) checkHTTP() {
 // table that is not used at all.
 func (r *reader) unused() []Warning {
 	mode := r.config.Listen.Mode
+	named := r.shown("listen.mode", string(mode))
 	var found Errors
 	warn := func(at span, key, message string) {
 		found = append(found, *r.doc.problem(at, key, message, ""))
@@ -165,7 +168,7 @@ func (r *reader) unused() []Warning {
 		at, there := r.seen[table]
 		used := slices.ContainsFunc(r.keys, func(k Key) bool { return k.Table() == table && !idle(&k) })
 		if there && !used {
-			warn(at, table, fmt.Sprintf("mode %q does not use %s", mode, brackets(table)))
+			warn(at, table, fmt.Sprintf("mode %s does not use %s", named, brackets(table)))
 		}
 		if there && !used || table == repeated || table == certificates {
 			continue
@@ -173,13 +176,22 @@ func (r *reader) unused() []Warning {
 		for i := range r.keys {
 			k := &r.keys[i]
 			if at, set := r.seen[k.Path]; set && k.Table() == table && idle(k) {
-				warn(at, k.Path, fmt.Sprintf("mode %q does not use `%s`", mode, k.Name()))
+				warn(at, k.Path, fmt.Sprintf("mode %s does not use `%s`", named, k.Name()))
 			}
 		}
 	}
 	weighted := slices.ContainsFunc(r.config.Upstreams, func(u Upstream) bool { return u.Weight > 0 })
 	if mode != Static && !weighted {
 		warn(r.seen[repeated], repeated, "every upstream has weight 0: no request can be served")
+	}
+	if mode != TCP && r.config.Limits.RequestsPerSecond == 0 {
+		for _, path := range []string{"limits.burst", "limits.rate_by"} {
+			if at, set := r.seen[path]; set {
+				found = append(found, *r.doc.problem(at, path,
+					fmt.Sprintf("`%s` does nothing: there is no limit of requests", path[len("limits."):]),
+					"write `requests_per_second` as well"))
+			}
+		}
 	}
 	r.errs = found
 	var warnings []Warning
@@ -220,6 +232,18 @@ func checkHash(text string) *fault {
 	}
 	return &fault{fmt.Sprintf("%s is nothing to go by", quoted(text)),
 		`write "header=NAME", "cookie=NAME" or "path"`}
+}
+
+// checkRateBy accepts what RateField splits.
+func checkRateBy(text string) *fault {
+	name, header := strings.CutPrefix(text, HashHeader+"=")
+	switch {
+	case text == "address", header && token(name):
+		return nil
+	case header:
+		return &fault{fmt.Sprintf("%s is no name of a header", quoted(name)), `write one such as "header=X-API-Key"`}
+	}
+	return &fault{fmt.Sprintf("%s tells no clients apart", quoted(text)), `write "address" or "header=NAME"`}
 }
 
 // checkCookie accepts the name of a cookie (RFC 6265 section 4.1.1).
@@ -336,6 +360,20 @@ func checkPath(text string) *fault {
 		return &fault{"the path is empty", "write the path, or leave the key out"}
 	}
 	return nil
+}
+
+// socketPathMax is what a socket's address holds (sun_path), less the number of a
+// process behind it for the time until it is in its place.
+const socketPathMax = 107 - len(".4194304")
+
+func checkHandover(text string) *fault {
+	switch {
+	case text == HandoverOff || strings.HasPrefix(text, "/") && len(text) <= socketPathMax:
+		return nil
+	case strings.HasPrefix(text, "/"):
+		return &fault{fmt.Sprintf("a socket's path has at most %d bytes", socketPathMax), "choose another folder"}
+	}
+	return &fault{fmt.Sprintf("%s is no path from the root on", quoted(text)), `write one, or "off"`}
 }
 
 func checkFileName(text string) *fault {

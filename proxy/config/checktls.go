@@ -50,3 +50,11 @@ func checkServerName(text string) *fault {
 	return &fault{fmt.Sprintf("%s is neither a host name nor an IP address", quoted(text)),
 		`write one such as "app.example.com"`}
 }
+
+// checkProtocol accepts the name of a protocol (RFC 7301 section 3.1).
+func checkProtocol(text string) *fault {
+	if text == "" || len(text) > 255 {
+		return &fault{"the name of a protocol has 1 to 255 bytes", `write one such as "h2" or "mqtt"`}
+	}
+	return nil
+}

@@ -23,6 +23,8 @@ type Config struct {
 	StaticFiles StaticFiles
 	Timeouts    Timeouts
 	Limits      Limits
+	AccessLog   AccessLog
+	Admin       Admin
 }
 
 // Mode is what the server does with a connection.
@@ -57,7 +59,13 @@ type Listen struct {
 	// AcceptProxy are proxies whose connections begin with a PROXY header.
 	AcceptProxy []netip.Prefix
 	TLS         *TLS // nil: plain
+	// Handover is the path of the socket at which an upgrade finds this process;
+	// empty: where the system has a place for it; HandoverOff: nowhere.
+	Handover string
 }
+
+// HandoverOff is the Handover of a process that is not to be found.
+const HandoverOff = "off"
 
 // TLS is the [listen.tls] table.
 type TLS struct {
@@ -67,7 +75,8 @@ type TLS struct {
 	ClientCA     string     // path of the PEM file with those who issue clients' certificates; empty: none
 	ClientAuth   ClientAuth // empty without ClientCA
 	MinVersion   TLSVersion
-	OCSPStaple   string // path of the file with the OCSP response for Cert; empty: none
+	ALPN         []string // protocols to choose from in mode "tcp", the best first
+	OCSPStaple   string   // path of the file with the OCSP response for Cert; empty: none
 	Certificates []Certificate
 }
 
@@ -142,6 +151,7 @@ type Routing struct {
 	SlowStart      time.Duration
 	Queue          int // requests that may wait for an upstream with max_connections
 	TrustedProxies []netip.Prefix
+	ServerTiming   bool
 }
 
 // What a hash may go by, in front of "=" and the name of a field or a cookie.
@@ -179,6 +189,10 @@ type Timeouts struct {
 	Queue     time.Duration
 	Tunnel    time.Duration
 	Drain     time.Duration
+	// DrainDelay is how long the server goes on when it is told to end, and only
+	// says that it is not ready.
+	DrainDelay time.Duration
+	Upgrade    time.Duration // of a new process, until it serves
 }
 
 // Limits is the [limits] table.
@@ -187,4 +201,32 @@ type Limits struct {
 	HeaderFields int
 	BodyBytes    int64 // 0: unlimited
 	RateMin      int64 // bytes a second from and to a client; 0: none
+
+	Connections       int // of clients; 0: by what the system allows the process
+	ConnectionsPerIP  int // of one address; 0: any number
+	RequestsPerSecond int // of one client; 0: any number
+	Burst             int // requests at once of one client; 0: RequestsPerSecond
+	RateBy            string
+}
+
+// RateField is the name of the request field that tells clients apart; "" where
+// their addresses do.
+func (l *Limits) RateField() string {
+	_, name, _ := strings.Cut(l.RateBy, "=")
+	return name
+}
+
+// AccessLog is the [access_log] table.
+type AccessLog struct {
+	Format string // see accesslog.ParseFormat
+	Path   string // of a file; "-" is the standard output, "stderr" the other
+	Sample int    // one of so many is logged
+}
+
+// Admin is the [admin] table.
+type Admin struct {
+	Address     string // IP address and port, or "unix:" and a path; empty: there is no such listener
+	AllowRemote bool   // an address that others can reach is meant
+	Host        string // a further name that requests may come under; empty: none
+	SocketMode  string // permissions of a Unix socket, in octal
 }

@@ -21,6 +21,12 @@ type literal struct {
 	text string // decoded, for a string; as written, for other scalars
 	at   span
 	list []literal // of an array
+
+	// What expand adds to a string.
+	written   string   // as it was before
+	single    bool     // nothing but one variable
+	variables []string // that the environment gave the values of
+	secrets   []string // those values
 }
 
 // node is one thing the file says: a table header, or a key with its value.
@@ -54,13 +60,53 @@ func newDocument(file string, text []byte) *document {
 	return d
 }
 
-// read splits the text into nodes, up to the first syntax error if there is
-// one. Walking the syntax tree instead of decoding into a struct is what finds
-// every problem at once, each with its place; a decoder stops at its first
-// wrong type.
-func (d *document) read() *Error {
+// syntaxMax bounds the syntax errors told at once, and the passes over the text.
+const syntaxMax = 20
+
+// read splits the text into nodes. Behind a syntax error it goes on only where that
+// is one of its line alone, which is then left out; otherwise the nodes end there.
+// Walking the syntax tree instead of decoding into a struct is what finds every
+// problem at once, each with its place; a decoder stops at its first wrong type.
+func (d *document) read() (errs Errors) {
+	text := d.text
+	for {
+		found := d.readAll(text)
+		if found == nil {
+			return errs
+		}
+		errs = append(errs, *found)
+		first, last := d.lineSpan(found.Line - 1)
+		if len(errs) == syntaxMax || !wrongAlone(text[first:last]) {
+			return errs
+		}
+		text = bytes.Clone(text)
+		copy(text[first:last], bytes.Repeat([]byte(" "), last-first))
+	}
+}
+
+// wrongAlone reports a line that could be a key with its value and has an error that
+// no other line has a part in.
+func wrongAlone(line []byte) bool {
+	key, _, assigned := bytes.Cut(line, []byte("="))
+	key = bytes.TrimSpace(key)
+	if !assigned || len(key) == 0 || bytes.ContainsAny(key, "[]{}#,\"'") || bytes.Contains(line, []byte(`"""`)) ||
+		bytes.Contains(line, []byte("'''")) || bytes.ContainsAny(line, "[{") {
+		return false
+	}
 	var p unstable.Parser
-	p.Reset(d.text)
+	p.Reset(line)
+	for p.NextExpression() {
+		continue
+	}
+	return p.Error() != nil
+}
+
+// readAll reads nodes up to the first syntax error, if there is one. The text is
+// that of the document, but for lines that are left out.
+func (d *document) readAll(text []byte) *Error {
+	d.nodes = nil
+	var p unstable.Parser
+	p.Reset(text)
 	var table string
 	for p.NextExpression() {
 		e := p.Expression()
@@ -88,6 +134,10 @@ func (d *document) syntaxHint(message string) string {
 	switch {
 	case !utf8.Valid(d.text) || bytes.IndexByte(d.text, 0) >= 0:
 		return "this is not a text file in UTF-8"
+	case strings.HasPrefix(strings.TrimSpace(string(d.text)), "{"):
+		return "this looks like JSON: a configuration is TOML, [listen] and below it port = 8080"
+	case strings.HasPrefix(message, "expected '='"):
+		return "write [listen] for a table, and below it port = 8080"
 	case strings.HasPrefix(message, "unexpected character"), strings.HasPrefix(message, "expected keyword"),
 		strings.HasPrefix(message, "expected newline"), strings.HasPrefix(message, "invalid"):
 		return `a value is a number, true, false, or a string in quotes`
@@ -217,11 +267,8 @@ func (d *document) checkTOML() *Error {
 // lines is marked on its first.
 func (d *document) problem(at span, key, message, hint string) *Error {
 	at.start = min(at.start, len(d.text))
-	line := sort.SearchInts(d.lines, at.start+1) - 1
-	first, last := d.lines[line], len(d.text)
-	if line+1 < len(d.lines) {
-		last = d.lines[line+1] - 1
-	}
+	line := d.line(at) - 1
+	first, last := d.lineSpan(line)
 	source := bytes.TrimSuffix(d.text[first:last], []byte("\r"))
 	start := min(at.start-first, len(source))
 	for start > 0 && start < len(source) && !utf8.RuneStart(source[start]) {
@@ -233,4 +280,18 @@ func (d *document) problem(at span, key, message, hint string) *Error {
 		Width: max(1, utf8.RuneCount(source[start:end])),
 		Key:   key, Message: message, Hint: hint, Source: string(source),
 	}
+}
+
+// lineSpan is where a line begins and ends, without its line feed. Lines count from
+// 0 here.
+func (d *document) lineSpan(line int) (first, last int) {
+	if line+1 < len(d.lines) {
+		return d.lines[line], d.lines[line+1] - 1
+	}
+	return d.lines[line], len(d.text)
+}
+
+// line is the number of the line in which a piece of the text begins, from 1.
+func (d *document) line(at span) int {
+	return sort.SearchInts(d.lines, min(at.start, len(d.text))+1)
 }

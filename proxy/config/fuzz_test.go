@@ -1,9 +1,11 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -28,10 +30,19 @@ func FuzzConfig(f *testing.F) {
 		}
 		f.Add(text)
 	}
+	f.Add([]byte(variables))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		config, warnings, err := Parse("fuzz.toml", text)
-		if (config == nil) != (err != nil) {
-			t.Fatalf("config %v and error %v", config, err)
+		// Every variable that ends in an S is set.
+		lookup := func(name string) (string, bool) { return fuzzSecret, strings.HasSuffix(name, "S") }
+		reading, err := Read("fuzz.toml", text, lookup)
+		if (reading == nil) != (err != nil) {
+			t.Fatalf("reading %v and error %v", reading, err)
+		}
+		var config *Config
+		var warnings []Warning
+		if reading != nil {
+			config, warnings = reading.Config, reading.Warnings
+			checkPrint(t, reading, lookup, !bytes.Contains(text, []byte(fuzzSecret)))
 		}
 		var problems Errors
 		if err != nil && !errors.As(err, &problems) {
@@ -43,11 +54,34 @@ func FuzzConfig(f *testing.F) {
 		lines := strings.Split(strings.TrimPrefix(string(text), "\ufeff"), "\n")
 		for i := range problems {
 			checkProblem(t, &problems[i], lines)
+			secret := strings.Contains(problems[i].Error(), fuzzSecret)
+			if secret && !bytes.Contains(text, []byte(fuzzSecret)) {
+				t.Fatalf("prints what is secret: %s", problems[i].Error())
+			}
 		}
 		if config != nil {
 			checkConfig(t, config)
 		}
 	})
+}
+
+// fuzzSecret is nothing that a text or a message has by chance, and good for a
+// name, a path and a host.
+const fuzzSecret = "q7-Zk3-Xw"
+
+// What is printed says the same again, and nothing secret.
+func checkPrint(t *testing.T, reading *Reading, lookup Lookup, hidden bool) {
+	printed := reading.Print()
+	again, err := Read("fuzz.toml", []byte(printed), lookup)
+	if err != nil {
+		t.Fatalf("%v in what is printed:\n%s", err, printed)
+	}
+	if !reflect.DeepEqual(reading.Config, again.Config) {
+		t.Fatalf("%+v prints as %+v:\n%s", reading.Config, again.Config, printed)
+	}
+	if hidden && strings.Contains(printed, fuzzSecret) {
+		t.Fatalf("prints what is secret:\n%s", printed)
+	}
 }
 
 func checkProblem(t *testing.T, e *Error, lines []string) {

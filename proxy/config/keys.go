@@ -22,6 +22,17 @@ const (
 	List     Type = "list"     // an array of strings
 )
 
+// Reload is what a changed value takes to come into effect, in the words of the
+// reference.
+type Reload string
+
+// The kinds of Reload.
+const (
+	Live           Reload = "live"            // open connections have it from their next request
+	NewConnections Reload = "new connections" // open ones keep what they began with
+	NeedsUpgrade   Reload = "needs an upgrade"
+)
+
 // Key is one row of the reference: all that is known of one key.
 type Key struct {
 	Path     string // table, dot, name: "listen.tls.cert"
@@ -33,6 +44,7 @@ type Key struct {
 	Values   []string
 	Modes    []Mode // modes that use the key; empty: every mode
 	Alias    string // path of the key that this is another name of
+	Reload   Reload
 	Doc      string // one sentence
 
 	field func(*Config) any   // pointer to the value it sets
@@ -72,6 +84,8 @@ const (
 	retriesMax   = 10
 	countMax     = 100
 	fieldsMax    = 1000
+	clientsMax   = 1 << 27 // beyond what the kernel lets a process have (fs.nr_open)
+	requestsMax  = 1_000_000
 	headMin      = 1 << 10
 	headMax      = 1 << 20
 	timeoutMin   = time.Millisecond
@@ -87,60 +101,80 @@ func Keys() []Key {
 	keys = append(keys, routingKeys()...)
 	keys = append(keys, staticKeys()...)
 	keys = append(keys, timeoutKeys()...)
-	return append(keys, limitKeys()...)
+	keys = append(keys, limitKeys()...)
+	keys = append(keys, accessLogKeys()...)
+	keys = append(keys, adminKeys()...)
+	for i := range keys {
+		if keys[i].Reload == "" {
+			keys[i].Reload = Live // what a row does not have to say
+		}
+	}
+	return keys
 }
 
 func listenKeys() []Key {
 	return []Key{
-		{Path: "listen.address", Type: String, Default: `"0.0.0.0"`, check: checkAddress,
+		{Path: "listen.address", Type: String, Default: `"0.0.0.0"`, check: checkAddress, Reload: NewConnections,
 			field: func(c *Config) any { return &c.Listen.Address },
 			Doc:   "IP address or host name to accept connections on; \"[::]\" takes IPv6 and IPv4."},
-		{Path: "listen.port", Type: Integer, Required: true, Max: 65535,
+		{Path: "listen.port", Type: Integer, Required: true, Max: 65535, Reload: NewConnections,
 			field: func(c *Config) any { return &c.Listen.Port },
 			Doc:   "TCP port to accept connections on; 0 takes any free one."},
 		{Path: "listen.mode", Type: Enum, Default: `"http"`, Values: names(HTTP, TCP, Static),
-			field: func(c *Config) any { return &c.Listen.Mode },
-			Doc:   "What to do with a connection: proxy HTTP, proxy bytes, or serve files."},
-		{Path: "listen.workers", Type: Integer, Default: "0", Max: workersMax,
+			Reload: NewConnections,
+			field:  func(c *Config) any { return &c.Listen.Mode },
+			Doc: "What to do with a connection: proxy HTTP, proxy bytes, or serve files; " +
+				"to or from \"tcp\" it takes an upgrade."},
+		{Path: "listen.workers", Type: Integer, Default: "0", Max: workersMax, Reload: NeedsUpgrade,
 			field: func(c *Config) any { return &c.Listen.Workers },
 			Doc:   "Number of worker threads; 0 takes one for each CPU the process may use."},
 		{Path: "listen.engine", Type: Enum, Default: `"auto"`, Values: names(Auto, IOUring, Netpoll),
-			field: func(c *Config) any { return &c.Listen.Engine },
-			Doc:   "How to do I/O; \"auto\" takes io_uring where the kernel allows it."},
-		{Path: "listen.pin", Type: Boolean, Default: "true",
+			Reload: NeedsUpgrade,
+			field:  func(c *Config) any { return &c.Listen.Engine },
+			Doc:    "How to do I/O; \"auto\" takes io_uring where the kernel allows it."},
+		{Path: "listen.pin", Type: Boolean, Default: "true", Reload: NeedsUpgrade,
 			field: func(c *Config) any { return &c.Listen.Pin },
 			Doc:   "Keep each worker on one CPU."},
 		{Path: "listen.backlog", Type: Integer, Default: "0", Max: backlogMax,
 			field: func(c *Config) any { return &c.Listen.Backlog },
 			Doc:   "Connections the kernel may queue before they are accepted; 0 takes 4096 or less."},
-		{Path: "listen.accept_proxy", Type: List, Default: "[]",
+		{Path: "listen.handover", Type: String, Reload: NeedsUpgrade, check: checkHandover,
+			field: func(c *Config) any { return &c.Listen.Handover },
+			Doc: "Path of the socket where atlas upgrade finds this process, or \"off\"; by default atlas.sock in " +
+				"$RUNTIME_DIRECTORY, or in the user's directory in /run/user."},
+		{Path: "listen.accept_proxy", Type: List, Default: "[]", Reload: NewConnections,
 			field: func(c *Config) any { return &c.Listen.AcceptProxy },
 			Doc:   "Addresses or networks of proxies that begin each connection with a PROXY header."},
 		{Path: "listen.root", Type: String, Alias: "static_files.root", Modes: []Mode{Static}, check: checkPath,
 			field: func(c *Config) any { return &c.StaticFiles.Root },
 			Doc:   "Another name for root in [static_files]."},
-		{Path: "listen.tls.cert", Type: String, Required: true, check: checkPath,
+		{Path: "listen.tls.cert", Type: String, Required: true, check: checkPath, Reload: NewConnections,
 			field: func(c *Config) any { return &tlsOf(c).Cert },
 			Doc:   "PEM file with the certificate chain."},
-		{Path: "listen.tls.key", Type: String, Required: true, check: checkPath,
+		{Path: "listen.tls.key", Type: String, Required: true, check: checkPath, Reload: NewConnections,
 			field: func(c *Config) any { return &tlsOf(c).Key },
 			Doc:   "PEM file with the private key of the certificate."},
-		{Path: "listen.tls.client_ca", Type: String, check: checkPath,
+		{Path: "listen.tls.client_ca", Type: String, check: checkPath, Reload: NewConnections,
 			field: func(c *Config) any { return &tlsOf(c).ClientCA },
 			Doc:   "PEM file with the authorities whose certificates clients may have; without it none is asked for."},
-		{Path: "listen.tls.client_auth", Type: Enum, Values: names(Require, Optional),
+		{Path: "listen.tls.client_auth", Type: Enum, Values: names(Require, Optional), Reload: NewConnections,
 			field: func(c *Config) any { return &tlsOf(c).ClientAuth },
 			Doc:   "Whether every client must have a certificate; with client_ca the default is \"require\"."},
 		{Path: "listen.tls.min_version", Type: Enum, Default: `"1.2"`, Values: names(TLS12, TLS13),
-			field: func(c *Config) any { return &tlsOf(c).MinVersion },
-			Doc:   "Oldest version of TLS that clients may speak."},
-		{Path: "listen.tls.ocsp_staple", Type: String, check: checkPath,
+			Reload: NewConnections,
+			field:  func(c *Config) any { return &tlsOf(c).MinVersion },
+			Doc:    "Oldest version of TLS that clients may speak."},
+		{Path: "listen.tls.alpn", Type: List, Default: "[]", Modes: []Mode{TCP}, check: checkProtocol,
+			Reload: NewConnections,
+			field:  func(c *Config) any { return &tlsOf(c).ALPN },
+			Doc:    "Protocols to settle on with clients that offer some (ALPN), the best first."},
+		{Path: "listen.tls.ocsp_staple", Type: String, check: checkPath, Reload: NewConnections,
 			field: func(c *Config) any { return &tlsOf(c).OCSPStaple },
 			Doc:   "File with an OCSP response, in DER, that is sent along with the certificate."},
-		{Path: certificates + ".cert", Type: String, Required: true, check: checkPath,
+		{Path: certificates + ".cert", Type: String, Required: true, check: checkPath, Reload: NewConnections,
 			field: func(c *Config) any { return &lastCertificate(c).Cert },
 			Doc:   "PEM file with another certificate chain, for clients that ask for a name that it has."},
-		{Path: certificates + ".key", Type: String, Required: true, check: checkPath,
+		{Path: certificates + ".key", Type: String, Required: true, check: checkPath, Reload: NewConnections,
 			field: func(c *Config) any { return &lastCertificate(c).Key },
 			Doc:   "PEM file with the private key of that certificate."},
 	}
@@ -167,18 +201,19 @@ func upstreamKeys() []Key {
 		{Path: "upstreams.min_idle", Type: Integer, Default: "0", Max: idleMax, Modes: []Mode{HTTP},
 			field: func(c *Config) any { return &lastUpstream(c).MinIdle },
 			Doc:   "Idle connections that each worker keeps ready at each address of the upstream."},
-		{Path: "upstreams.tls", Type: Boolean, Default: "false", Modes: proxied,
+		{Path: "upstreams.tls", Type: Boolean, Default: "false", Modes: proxied, Reload: NewConnections,
 			field: func(c *Config) any { return &lastUpstream(c).TLS },
 			Doc:   "Speak TLS to the upstream, whose certificate must be good."},
-		{Path: "upstreams.server_name", Type: String, Modes: proxied, check: checkServerName,
+		{Path: "upstreams.server_name", Type: String, Modes: proxied, check: checkServerName, Reload: NewConnections,
 			field: func(c *Config) any { return &lastUpstream(c).ServerName },
 			Doc:   "Name that the certificate of the upstream has to have; by default that is its address."},
-		{Path: "upstreams.ca", Type: String, Modes: proxied, check: checkPath,
+		{Path: "upstreams.ca", Type: String, Modes: proxied, check: checkPath, Reload: NewConnections,
 			field: func(c *Config) any { return &lastUpstream(c).CA },
 			Doc:   "PEM file with the authorities of the upstream's certificate; by default the system's."},
 		{Path: "upstreams.send_proxy", Type: Enum, Values: []string{"v1", "v2"}, Modes: []Mode{TCP},
-			field: func(c *Config) any { return &lastUpstream(c).SendProxy },
-			Doc:   "Begin each connection to the upstream with a PROXY header of this version."},
+			Reload: NewConnections,
+			field:  func(c *Config) any { return &lastUpstream(c).SendProxy },
+			Doc:    "Begin each connection to the upstream with a PROXY header of this version."},
 	}
 }
 
@@ -237,6 +272,9 @@ func routingKeys() []Key {
 		{Path: "routing.trusted_proxies", Type: List, Default: "[]", Modes: http,
 			field: func(c *Config) any { return &c.Routing.TrustedProxies },
 			Doc:   "Addresses or networks whose X-Forwarded-For, -Proto, -Host and Forwarded are believed."},
+		{Path: "routing.server_timing", Type: Boolean, Default: "false", Modes: http,
+			field: func(c *Config) any { return &c.Routing.ServerTiming },
+			Doc:   "Tell clients in Server-Timing what a response has waited for: queue, connection, upstream."},
 	}
 }
 
@@ -272,7 +310,7 @@ func timeoutKeys() []Key {
 		{Path: "timeouts.idle", Default: `"75s"`, Modes: []Mode{HTTP, Static},
 			field: func(c *Config) any { return &c.Timeouts.Idle },
 			Doc:   "Time a client connection is kept between two requests."},
-		{Path: "timeouts.handshake", Default: `"10s"`,
+		{Path: "timeouts.handshake", Default: `"10s"`, Reload: NewConnections,
 			field: func(c *Config) any { return &c.Timeouts.Handshake },
 			Doc:   "Time a TLS handshake may take, with a client from when it connects."},
 		{Path: "timeouts.connect", Default: `"3s"`, Modes: []Mode{HTTP, TCP},
@@ -293,11 +331,17 @@ func timeoutKeys() []Key {
 		{Path: "timeouts.drain", Default: `"30s"`,
 			field: func(c *Config) any { return &c.Timeouts.Drain },
 			Doc:   "Time open exchanges have to end when the server stops."},
+		{Path: "timeouts.upgrade", Default: `"60s"`,
+			field: func(c *Config) any { return &c.Timeouts.Upgrade },
+			Doc:   "Time a new process has from its start until it serves, in an upgrade."},
 	}
 	for i := range keys {
 		keys[i].Type = Duration
 		keys[i].Min, keys[i].Max = int64(timeoutMin), int64(timeoutMax)
 	}
+	keys = append(keys, Key{Path: "timeouts.drain_delay", Type: Duration, Default: `"0s"`, Max: int64(timeoutMax),
+		field: func(c *Config) any { return &c.Timeouts.DrainDelay },
+		Doc:   "Time everything goes on when the server is told to stop, while readiness says no."})
 	return keys
 }
 
@@ -316,6 +360,39 @@ func limitKeys() []Key {
 		{Path: "limits.rate_min", Type: Bytes, Default: "240", Max: 1 << 30, Modes: heads,
 			field: func(c *Config) any { return &c.Limits.RateMin },
 			Doc:   "Bytes a second that a client has to send of a body or take of a response; 0 sets no limit."},
+		{Path: "limits.connections", Type: Integer, Default: "0", Max: clientsMax, Reload: NewConnections,
+			field: func(c *Config) any { return &c.Limits.Connections },
+			Doc:   "Client connections at once; 0 takes 3/4 of the file descriptors, in static mode all but 256."},
+		{Path: "limits.connections_per_ip", Type: Integer, Default: "0", Max: clientsMax, Reload: NewConnections,
+			field: func(c *Config) any { return &c.Limits.ConnectionsPerIP },
+			Doc:   "Client connections at once of one IPv4 address or IPv6 /64 network; 0 sets no limit."},
+		{Path: "limits.requests_per_second", Type: Integer, Default: "0", Max: requestsMax, Modes: heads,
+			field: func(c *Config) any { return &c.Limits.RequestsPerSecond },
+			Doc:   "Requests a second of one client, more get 429; 0 sets no limit."},
+		{Path: "limits.burst", Type: Integer, Default: "0", Max: requestsMax, Modes: heads,
+			field: func(c *Config) any { return &c.Limits.Burst },
+			Doc:   "Requests that a client may make at once after a pause; 0 takes requests_per_second."},
+		{Path: "limits.rate_by", Type: String, Default: `"address"`, Modes: heads, check: checkRateBy,
+			field: func(c *Config) any { return &c.Limits.RateBy },
+			Doc:   "What tells clients apart: \"address\", or \"header=NAME\" where a request has that field."},
+	}
+}
+
+func adminKeys() []Key {
+	return []Key{
+		{Path: "admin.address", Type: String, check: checkAdminAddress, Reload: NewConnections,
+			field: func(c *Config) any { return &c.Admin.Address },
+			Doc:   "Where to serve metrics, status and commands: an IP address with a port, or \"unix:/path\"."},
+		{Path: "admin.allow_remote", Type: Boolean, Default: "false",
+			field: func(c *Config) any { return &c.Admin.AllowRemote },
+			Doc:   "Whether an address that is not a loopback one is meant: there is no password."},
+		{Path: "admin.host", Type: String, check: checkServerName,
+			field: func(c *Config) any { return &c.Admin.Host },
+			Doc:   "Name that requests may come under, beside \"localhost\" and IP addresses."},
+		{Path: "admin.socket_mode", Type: Enum, Default: `"0600"`, Values: []string{"0600", "0660"},
+			Reload: NewConnections,
+			field:  func(c *Config) any { return &c.Admin.SocketMode },
+			Doc:    "Permissions of a Unix socket: for the user alone, or for the group as well."},
 	}
 }
 

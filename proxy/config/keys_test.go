@@ -59,6 +59,7 @@ func TestKeys(t *testing.T) {
 		assert.Equal(t, k.Type == Enum, len(k.Values) > 0, k.Path)
 		assert.LessOrEqual(t, k.Min, k.Max, k.Path)
 		assert.False(t, k.Required && k.Default != "", "%s is required and has a default", k.Path)
+		assert.Contains(t, []Reload{Live, NewConnections, NeedsUpgrade}, k.Reload, k.Path)
 		if k.Alias != "" {
 			assert.True(t, k.Default == "" && !k.Required, "%s is an alias", k.Path)
 		}
@@ -85,7 +86,7 @@ func TestNearest(t *testing.T) {
 		{"", ""},
 		{strings.Repeat("port", 20), ""},
 	} {
-		assert.Equal(t, row.want, nearest(row.word, names), row.word)
+		assert.Equal(t, row.want, Nearest(row.word, names), row.word)
 	}
 }
 

@@ -12,37 +12,102 @@ const textBytesMax = 1 << 20
 // errorsMax bounds what is told at once; nobody reads more.
 const errorsMax = 100
 
-// Parse reads a configuration. The file name is only used in messages.
+// Parse reads a configuration that uses no variables. The file name is only used in
+// messages.
 //
 //	config, warnings, nil  ready to use
 //	nil, nil, Errors       every problem of the file, in its order
 func Parse(file string, text []byte) (*Config, []Warning, error) {
+	reading, err := Read(file, text, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	return reading.Config, reading.Warnings, nil
+}
+
+// A Reading is a file without problems, with what it configures and where each value
+// is from.
+type Reading struct {
+	Config   *Config
+	Warnings []Warning
+
+	reader *reader
+}
+
+// Read is Parse with the variables of an environment, which a nil lookup has none of.
+func Read(file string, text []byte, lookup Lookup) (*Reading, error) {
 	r := newReader(file, text)
+	r.lookup = lookup
 	if len(text) > textBytesMax {
 		r.fail(span{}, "", fault{"the file is larger than a megabyte", "is this the right file?"})
-		return nil, nil, r.errs
+		return nil, r.errs
 	}
 	syntax := r.doc.read()
 	for i := range r.doc.nodes {
+		if r.full {
+			break
+		}
 		r.take(&r.doc.nodes[i])
 	}
-	if syntax == nil && len(r.errs) == 0 {
-		syntax = r.doc.checkTOML()
-	}
-	if syntax == nil {
+	if len(syntax) == 0 && !r.full {
+		r.askDecoder()
 		r.checkAll()
 	} else {
-		// What follows is unread, so nothing can be called missing.
-		r.errs = append(r.errs, *syntax)
+		// There is something unread, so nothing can be called missing.
+		r.errs = append(r.errs, syntax...)
 	}
 	if len(r.errs) > 0 {
-		return nil, nil, r.sorted()
+		return nil, r.sorted()
 	}
-	return r.config, r.unused(), nil
+	return &Reading{Config: r.config, Warnings: r.unused(), reader: r}, nil
+}
+
+// nodesMax is how many keys a file with errors may have for the decoder to be asked
+// about it as well: see checkTOML.
+const nodesMax = 2000
+
+// askDecoder adds what only the decoder sees. Of a file whose tables are known to be
+// out of order it would say that again.
+func (r *reader) askDecoder() {
+	if r.disorder || len(r.errs) > 0 && len(r.doc.nodes) > nodesMax {
+		return
+	}
+	found := r.doc.checkTOML()
+	if found != nil && !slices.ContainsFunc(r.errs, func(e Error) bool { return e.Line == found.Line }) {
+		r.errs = append(r.errs, *found)
+	}
+}
+
+// Problem is something about a key that only came out later: that a file it names
+// is not there, say. The key is a path such as "upstreams[1].ca". Of no reading,
+// nil, it is nil: nobody knows the place.
+func (r *Reading) Problem(key, message, hint string) *Error {
+	if r == nil {
+		return nil
+	}
+	v, set := r.reader.values[key]
+	for i := range r.reader.keys {
+		if k := &r.reader.keys[i]; !set && k.Alias == key {
+			v, set = r.reader.values[k.Path]
+		}
+	}
+	if !set {
+		v.at, set = r.reader.seen[key]
+	}
+	if dot := strings.LastIndexByte(key, '.'); !set && dot > 0 {
+		v.at = r.reader.seen[key[:dot]]
+	}
+	return r.reader.doc.problem(v.at, key, v.hidden(message), v.hidden(hint))
 }
 
 // fault is a problem without its place.
 type fault struct{ message, hint string }
+
+// placed is a fault with its place.
+type placed struct {
+	fault
+	at span
+}
 
 // reader turns nodes into a Config and remembers where everything stood.
 type reader struct {
@@ -51,9 +116,14 @@ type reader struct {
 	byPath map[string]*Key
 	tables []string // every table, in the order of the reference
 	config *Config
-	seen   map[string]span // keys and tables of the file; upstreams[1].port
-	wrong  map[string]bool // unknown tables, told once
+	lookup Lookup
+	seen   map[string]span    // keys and tables of the file; upstreams[1].port
+	values map[string]literal // of keys of the file
+	wrong  map[string]bool    // unknown tables, told once
 	errs   Errors
+
+	full     bool // there are more tables of a kind than may be: the rest is not read
+	disorder bool // a table is not where or what it has to be, and that is told
 }
 
 func newReader(file string, text []byte) *reader {
@@ -63,6 +133,7 @@ func newReader(file string, text []byte) *reader {
 		byPath: make(map[string]*Key),
 		config: &Config{File: file},
 		seen:   make(map[string]span),
+		values: make(map[string]literal),
 		wrong:  make(map[string]bool),
 	}
 	for i := range r.keys {
@@ -89,11 +160,11 @@ func (r *reader) setTo(k *Key, text string) {
 		return
 	}
 	d := newDocument("default", []byte("value = "+text))
-	if err := d.read(); err != nil {
-		panic("config: default of " + k.Path + ": " + err.Message)
+	if errs := d.read(); errs != nil {
+		panic("config: default of " + k.Path + ": " + errs.Error())
 	}
-	if f, _ := k.assign(k.field(r.config), d.nodes[0].value); f != nil {
-		panic("config: default of " + k.Path + ": " + f.message)
+	if faults := k.assign(k.field(r.config), d.nodes[0].value); faults != nil {
+		panic("config: default of " + k.Path + ": " + faults[0].message)
 	}
 }
 
@@ -108,12 +179,13 @@ func (r *reader) take(n *node) {
 		r.openTable(n)
 	case n.header && r.byPath[n.path] != nil:
 		k := r.byPath[n.path]
-		r.wrong[n.path] = true
+		r.wrong[n.path], r.disorder = true, true
 		r.seen[r.instance(k.Table())+"."+k.Name()] = n.key // not missing, on top of it
 		r.fail(n.key, n.path, *k.mistaken("a table"))
 	case n.header:
 		r.unknownTable(n.path, n.key)
 	case slices.Contains(r.tables, n.path):
+		r.disorder = true
 		r.fail(n.key, n.path, fault{fmt.Sprintf("`%s` is a table, not a value", n.name), "write " + brackets(n.path)})
 		r.seen[n.path] = n.key
 	case r.byPath[n.path] != nil:
@@ -137,6 +209,7 @@ func (r *reader) openTable(n *node) {
 		return
 	}
 	if n.array {
+		r.disorder = true
 		r.fail(n.key, n.path, fault{fmt.Sprintf("there is only one `%s`", n.path), "write " + brackets(n.path)})
 	}
 	switch n.path {
@@ -154,6 +227,7 @@ func (r *reader) hasUpstream(n *node) bool {
 	if len(r.config.Upstreams) > 0 {
 		return true
 	}
+	r.disorder = true
 	r.fail(n.key, n.path, fault{"an upstream needs its table", "write " + brackets(repeated) + " above it"})
 	r.seen[repeated] = n.key
 	return false
@@ -168,11 +242,13 @@ func (r *reader) openTLS() {
 
 func (r *reader) openCertificate(n *node) {
 	if !n.array {
+		r.disorder = true
 		r.fail(n.key, n.path, fault{"each certificate is a table of its own", "write " + brackets(n.path)})
 	}
 	r.openTLS()
 	tls := tlsOf(r.config)
 	if len(tls.Certificates) == certsMax {
+		r.full = true
 		r.fail(n.key, n.path, fault{fmt.Sprintf("more than %d certificates", certsMax), "leave some out"})
 	}
 	tls.Certificates = append(tls.Certificates, Certificate{})
@@ -189,6 +265,7 @@ func (r *reader) hasCertificate(n *node) bool {
 	if tls := r.config.Listen.TLS; tls != nil && len(tls.Certificates) > 0 {
 		return true
 	}
+	r.disorder = true
 	r.fail(n.key, n.path, fault{
 		"a further certificate needs its table", "write " + brackets(certificates) + " above it"})
 	return false
@@ -204,9 +281,11 @@ func (r *reader) setDefaults(table string) {
 
 func (r *reader) openUpstream(n *node) {
 	if !n.array {
+		r.disorder = true
 		r.fail(n.key, n.path, fault{"each upstream is a table of its own", "write " + brackets(n.path)})
 	}
 	if len(r.config.Upstreams) == upstreamsMax {
+		r.full = true
 		r.fail(n.key, n.path, fault{fmt.Sprintf("more than %d upstreams", upstreamsMax), "leave some out"})
 	}
 	r.config.Upstreams = append(r.config.Upstreams, Upstream{})
@@ -242,14 +321,35 @@ func (r *reader) setKey(k *Key, n *node) {
 			r.fail(n.key, path, r.sameAs(r.keys[i].Path, twin))
 		}
 	}
-	if f, at := k.assign(k.field(r.config), n.value); f != nil {
-		r.fail(at, path, *f)
+	value, faults := r.expandAll(n.value)
+	r.values[path] = value
+	if faults == nil {
+		faults = k.assign(k.field(r.config), value)
 	}
+	for _, f := range faults {
+		r.fail(f.at, path, f.fault)
+	}
+}
+
+// expandAll replaces the variables of a value and of its members.
+func (r *reader) expandAll(v literal) (_ literal, faults []placed) {
+	v, f, at := r.expand(v)
+	if f != nil {
+		faults = append(faults, placed{*f, at})
+	}
+	for i := range v.list {
+		member, f, at := r.expand(v.list[i])
+		if f != nil {
+			faults = append(faults, placed{*f, at})
+		}
+		v.list[i] = member
+	}
+	return v, faults
 }
 
 func (r *reader) sameAs(path string, at span) fault {
 	return fault{
-		fmt.Sprintf("`%s` on line %d says the same", path, r.doc.problem(at, "", "", "").Line),
+		fmt.Sprintf("`%s` on line %d says the same", path, r.doc.line(at)),
 		"keep one of the two",
 	}
 }
@@ -257,7 +357,8 @@ func (r *reader) sameAs(path string, at span) fault {
 // see notes where a key or table stands; a second time is an error.
 func (r *reader) see(path, name string, at span) bool {
 	if first, twice := r.seen[path]; twice {
-		line := r.doc.problem(first, "", "", "").Line
+		line := r.doc.line(first)
+		r.disorder = true
 		r.fail(at, path, fault{fmt.Sprintf("`%s` is here twice", name), fmt.Sprintf("first on line %d", line)})
 		return false
 	}

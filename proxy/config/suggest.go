@@ -23,7 +23,7 @@ func (r *reader) unknownKey(table string, n *node) {
 	if table == "" {
 		f.message = fmt.Sprintf("unknown key `%s` outside of any table", clip(n.name))
 	}
-	switch near := nearest(n.name, here); {
+	switch near := Nearest(n.name, here); {
 	case near != "":
 		f.hint = fmt.Sprintf("did you mean `%s`?", near)
 	case len(there) > 0:
@@ -48,7 +48,7 @@ func (r *reader) unknownTable(path string, at span) {
 		message: fmt.Sprintf("unknown table `%s`", clip(path)),
 		hint:    "the tables are " + r.tableList(),
 	}
-	if near := nearest(path, r.tables); near != "" {
+	if near := Nearest(path, r.tables); near != "" {
 		f.hint = fmt.Sprintf("did you mean %s?", brackets(near))
 	}
 	r.fail(at, path, f)
@@ -64,7 +64,7 @@ func (r *reader) tableList() string {
 
 // choices names the values of an enumeration, or the one that was meant.
 func (k *Key) choices(text string) string {
-	if near := nearest(text, k.Values); near != "" {
+	if near := Nearest(text, k.Values); near != "" {
 		return fmt.Sprintf("did you mean %q?", near)
 	}
 	list := make([]string, len(k.Values))
@@ -77,10 +77,10 @@ func (k *Key) choices(text string) string {
 // namesMax bounds the edit distance, which costs the product of both lengths.
 const namesMax = 40
 
-// nearest returns the name that was probably meant, or "". Case and the kind
+// Nearest returns the name that was probably meant, or "". Case and the kind
 // of dash do not count; otherwise a third of the letters may be wrong,
 // but not all.
-func nearest(word string, names []string) string {
+func Nearest(word string, names []string) string {
 	if len(word) > namesMax {
 		return ""
 	}

@@ -13,57 +13,94 @@ import (
 	"atlas/proxy/balance"
 )
 
-// assign checks a value of the file against its key and stores it. On a fault,
-// which is about the piece of the file at, nothing is stored.
-func (k *Key) assign(field any, v literal) (f *fault, at span) {
-	switch k.Type {
-	case Boolean:
-		return k.assignBoolean(field, v), v.at
-	case Integer:
-		return k.assignInteger(field, v), v.at
-	case Bytes:
-		return k.assignBytes(field, v), v.at
-	case Duration:
-		return k.assignDuration(field, v), v.at
-	case List:
+// assign checks a value of the file against its key and stores it. With faults,
+// which say what the file says of variables and not their values, nothing is stored.
+func (k *Key) assign(field any, v literal) (faults []placed) {
+	if k.Type == List {
 		return k.assignList(field, v)
 	}
-	return k.assignString(field, v), v.at
+	if f := k.assignScalar(field, v); f != nil {
+		faults = append(faults, placed{v.hide(k, *f), v.at})
+	}
+	return faults
 }
 
-// assignList takes an array of networks: there are no other lists.
-func (k *Key) assignList(field any, v literal) (*fault, span) {
-	if v.kind != unstable.Array {
-		return k.mistaken(kindNoun(v.kind)), v.at
+func (k *Key) assignScalar(field any, v literal) *fault {
+	switch k.Type {
+	case Boolean:
+		return k.assignBoolean(field, v)
+	case Integer:
+		return k.assignInteger(field, v)
+	case Bytes:
+		return k.assignBytes(field, v)
+	case Duration:
+		return k.assignDuration(field, v)
 	}
+	return k.assignString(field, v)
+}
+
+// assignList takes an array of strings, or of networks.
+func (k *Key) assignList(field any, v literal) (faults []placed) {
+	if v.kind != unstable.Array {
+		return []placed{{*k.mistaken(kindNoun(v.kind)), v.at}}
+	}
+	var texts []string
 	var networks []netip.Prefix
 	for _, member := range v.list {
 		if member.kind != unstable.String {
-			return k.mistaken("an array with " + kindNoun(member.kind) + " in it"), member.at
+			f := k.mistaken("an array with " + kindNoun(member.kind) + " in it")
+			faults = append(faults, placed{*f, member.at})
+			continue
 		}
-		network, f := parsePrefix(member.text)
+		var f *fault
+		switch field.(type) {
+		case *[]string:
+			f = k.check(member.text)
+			texts = append(texts, member.text)
+		default:
+			var network netip.Prefix
+			network, f = parsePrefix(member.text)
+			networks = append(networks, network)
+		}
 		if f != nil {
-			return f, member.at
+			faults = append(faults, placed{member.hide(k, *f), member.at})
 		}
-		networks = append(networks, network)
 	}
-	*field.(*[]netip.Prefix) = networks
-	return nil, span{}
+	if faults != nil {
+		return faults
+	}
+	switch f := field.(type) {
+	case *[]string:
+		*f = texts
+	case *[]netip.Prefix:
+		*f = networks
+	}
+	return nil
 }
 
 func (k *Key) assignBoolean(field any, v literal) *fault {
-	if v.kind != unstable.Bool {
+	if v.kind != unstable.Bool && !v.single {
 		return k.mistaken(kindNoun(v.kind))
+	}
+	if v.text != "true" && v.text != "false" {
+		return k.mistaken(quoted(v.text))
 	}
 	*field.(*bool) = v.text == "true"
 	return nil
 }
 
 func (k *Key) assignInteger(field any, v literal) *fault {
-	if v.kind != unstable.Integer {
+	base := 0 // what TOML has
+	switch {
+	case v.kind == unstable.String && v.single:
+		base = 10 // an environment has no other, and 010 there is ten
+		if _, err := strconv.ParseFloat(v.text, 64); err != nil {
+			return k.mistaken(quoted(v.text))
+		}
+	case v.kind != unstable.Integer:
 		return k.mistaken(kindNoun(v.kind))
 	}
-	n, err := strconv.ParseInt(v.text, 0, 64)
+	n, err := strconv.ParseInt(v.text, base, 64)
 	if err != nil {
 		return k.outOfRange(v.text)
 	}
@@ -71,7 +108,7 @@ func (k *Key) assignInteger(field any, v literal) *fault {
 }
 
 func (k *Key) assignBytes(field any, v literal) *fault {
-	if v.kind == unstable.Integer {
+	if v.kind == unstable.Integer || v.single && strings.Trim(v.text, "0123456789") == "" {
 		return k.assignInteger(field, v)
 	}
 	if v.kind != unstable.String {
@@ -156,14 +193,15 @@ func (k *Key) assignString(field any, v literal) *fault {
 
 // mistaken says what was found, which type is wanted and how it is written.
 func (k *Key) mistaken(found string) *fault {
-	return &fault{fmt.Sprintf("`%s` takes %s, not %s", k.Name(), k.Type.noun(), found), "write " + k.example()}
+	return &fault{fmt.Sprintf("`%s` takes %s, not %s", k.Name(), k.Type.noun(), found), "write " + k.Example()}
 }
 
 func (k *Key) outOfRange(text string) *fault {
 	f := &fault{message: fmt.Sprintf("%s is out of range for `%s`", text, k.Name())}
 	switch {
 	case k.Type == Duration:
-		f.hint = fmt.Sprintf("give at least %s and at most %s", duration(k.Min), duration(k.Max))
+		f.hint = fmt.Sprintf("give at least %s and at most %s",
+			FormatDuration(time.Duration(k.Min)), FormatDuration(time.Duration(k.Max)))
 	case k.Max == math.MaxInt64:
 		f.hint = fmt.Sprintf("give at least %d", k.Min)
 	default:
@@ -172,8 +210,8 @@ func (k *Key) outOfRange(text string) *fault {
 	return f
 }
 
-// example shows how a value of the key is written.
-func (k *Key) example() string {
+// Example shows how a value of the key is written.
+func (k *Key) Example() string {
 	value := k.Default
 	if value == "" || k.Type == List {
 		switch k.Type {
@@ -244,9 +282,9 @@ func parseBytes(text string) (int64, bool) {
 	return 0, false
 }
 
-// duration prints 24h as "24h", not as "24h0m0s".
-func duration(ns int64) string {
-	text := time.Duration(ns).String()
+// FormatDuration prints 24h as "24h", not as "24h0m0s".
+func FormatDuration(d time.Duration) string {
+	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
 		text = strings.TrimSuffix(text, "0s")
 	}

@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"time"
 
+	"atlas/proxy/accesslog"
 	"atlas/proxy/h1"
 	"atlas/proxy/loop"
 	"atlas/proxy/relay"
@@ -41,13 +42,17 @@ type Config struct {
 	// BodyMax is the largest request body in bytes; 0 is unlimited. One that
 	// says its length is refused at once; reading another fails behind it.
 	BodyMax int64
-	Secure  bool         // clients speak TLS
 	Stats   *stats.Stats // the worker's
 	// Trusted are peers that may say for whom they ask: see ClientAddr.
 	Trusted []netip.Prefix
 	// Name is what a proxy calls itself in Proxy-Status, on responses of our own.
 	// "" leaves the field out, as an origin server has to (RFC 9209 section 2).
 	Name string
+	// Rate bounds the requests of each client. nil: nothing does.
+	Rate *RateLimit
+	// Log takes a record of each exchange; nil: nobody does.
+	Log   *accesslog.Ring
+	Timed bool // how long exchanges take is counted in Stats
 	// Failed is told of exchanges that ended in an error of ours. It is called on
 	// the worker and must not wait. nil: nobody is.
 	Failed func(Failure)
@@ -65,6 +70,9 @@ type Server struct {
 	request h1.Request // being read; every exchange copies what it needs for longer
 	heads   [][]byte   // free memory for heads of responses, last in first out
 	free    []*Exchange
+	trusted *networks
+	retired bool
+	rateLog
 }
 
 // headsKept bounds the free memory for heads. One is in use by each exchange
@@ -74,7 +82,9 @@ const headsKept = 64
 
 // NewServer makes the server of one worker.
 func NewServer(cfg Config, h Handler) *Server {
-	return &Server{config: cfg, handler: h, request: h1.Request{Limits: cfg.Limits}}
+	return &Server{
+		config: cfg, handler: h, request: h1.Request{Limits: cfg.Limits}, trusted: &networks{cfg.Trusted},
+	}
 }
 
 // Open bounds how long a new connection may be silent.
@@ -85,16 +95,19 @@ func (s *Server) Open(c loop.Conn) {
 // Serve carries a connection through all exchanges whose heads have arrived.
 func (s *Server) Serve(c loop.Conn) (keep bool) {
 	x := s.take(c)
+	defer x.crashed()
 	for {
 		if !x.readHead() {
 			keep = x.quiet && c.Flush() == nil
 			break
 		}
-		s.handler.Handle(x)
+		if rate := s.config.Rate; rate == nil || x.admit(rate) {
+			s.handler.Handle(x)
+		}
 		if !x.finish() {
 			break
 		}
-		if len(c.Peek()) > 0 {
+		if len(c.Peek()) > 0 && !s.retired {
 			continue // pipelined: answer it before anything is sent
 		}
 		keep = c.Flush() == nil
@@ -106,6 +119,10 @@ func (s *Server) Serve(c loop.Conn) (keep bool) {
 	s.put(x)
 	return keep
 }
+
+// Retire has Serve return behind the request that it is at, from now on: there is
+// another server for those that follow, be they here already.
+func (s *Server) Retire() { s.retired = true }
 
 func (s *Server) take(c loop.Conn) *Exchange {
 	var x *Exchange
@@ -120,7 +137,7 @@ func (s *Server) take(c loop.Conn) *Exchange {
 }
 
 func (s *Server) put(x *Exchange) {
-	x.Client, x.Loop = nil, nil
+	x.Client, x.Loop, x.Trip.Upstream = nil, nil, nil
 	if len(s.free) < exchangesKept {
 		s.free = append(s.free, x)
 	}
@@ -158,6 +175,7 @@ type Exchange struct {
 	Client loop.Conn  // for Guard and addresses; handlers neither read nor write it
 	Loop   loop.Loop
 	Stats  *stats.Stats
+	Trip   accesslog.Trip // to upstreams, as the handler notes it
 
 	server    *Server
 	headBytes int // of the request, still in Peek
@@ -165,6 +183,9 @@ type Exchange struct {
 	keep      bool // the connection goes on after this exchange
 	continued bool // the client was told to go on, or did not ask
 	quiet     bool // there was no request
+
+	account account
+	paper   *accesslog.Record // memory for account.record
 
 	writer     relay.Writer
 	status     int
@@ -179,6 +200,8 @@ type Exchange struct {
 func (x *Exchange) readHead() bool {
 	c := x.Client
 	x.begun, x.status, x.clientAddr, x.quiet = false, 0, netip.Addr{}, false
+	x.headBytes = 0
+	x.open()
 	known, _ := c.Attachment().(*link)
 	blank := known != nil && known.blank
 	for timed := false; ; {
@@ -213,11 +236,24 @@ func (x *Exchange) readHead() bool {
 			x.refuse(stats.RequestTimeout, Fault{Status: 408, Why: "the request head took too long"})
 			return false
 		default:
-			if err != io.EOF && err != loop.ErrStopped || len(c.Peek()) > 0 {
-				x.Stats.FailClient(stats.ClientReset)
-			}
+			x.lostBefore(err)
 			return false // nobody is left to answer
 		}
+	}
+}
+
+// lostBefore notes a client that went away before it had asked for something. One
+// that has not begun to is no exchange.
+func (x *Exchange) lostBefore(err error) {
+	partial := len(x.Client.Peek()) > 0
+	if err != io.EOF && err != loop.ErrStopped || partial {
+		x.Stats.FailClient(stats.ClientReset)
+	}
+	if partial {
+		x.account.writeRaw(x.Client.Peek())
+		x.account.fail(&Fault{Status: StatusGone}, false)
+		x.Body.Start(x.Client, h1.Body{})
+		x.tell()
 	}
 }
 
@@ -229,6 +265,7 @@ func (x *Exchange) start(n int) bool {
 	x.keep = r.KeepAlive
 	x.continued = !r.Expect100
 	x.Stats.Requests.Add(1)
+	x.account.write(x, n)
 	x.Body.Start(x.Client, r.Body)
 	if most := x.server.config.BodyMax; most > 0 {
 		if r.Body.Length > most {
@@ -257,6 +294,7 @@ func (x *Exchange) refuseSyntax(why *h1.SyntaxError) {
 func (x *Exchange) refuse(count stats.ClientError, f Fault) {
 	x.Method, x.Minor, x.Framing = h1.MethodOther, 1, h1.Body{}
 	x.headBytes, x.continued = 0, true
+	x.account.writeRaw(x.Client.Peek())
 	x.Body.Start(x.Client, x.Framing)
 	x.reject(count, f)
 }
@@ -314,6 +352,7 @@ func (x *Exchange) Continue() error {
 	if x.Body.Done() || len(x.Client.Peek()) > x.headBytes {
 		return nil
 	}
+	x.account.sent += int64(len(continueHead))
 	x.Client.SetWriteDeadline(x.Loop.Now().After(x.server.config.Write))
 	if _, err := x.Client.Write(continueHead); err != nil {
 		return err
@@ -331,6 +370,7 @@ func (x *Exchange) finish() bool {
 		x.Abort()
 	}
 	if x.status == 0 {
+		x.tell()
 		return false // aborted: nothing of the connection is left to read
 	}
 	x.ReleaseHead()
@@ -338,11 +378,21 @@ func (x *Exchange) finish() bool {
 		x.Body.Skip()
 	}
 	x.Body.End()
+	x.tell()
 	if x.keep && x.Body.Done() {
 		return true
 	}
 	x.linger()
 	return false
+}
+
+// crashed tells of an exchange whose handler has panicked: the loop resets the
+// connection. It is called in any case.
+func (x *Exchange) crashed() {
+	if x.Client != nil && x.account.received > 0 && !x.account.closed {
+		x.account.fail(&Fault{Status: 500, Error: InternalError, Details: "panic"}, x.begun)
+		x.tell()
+	}
 }
 
 const (

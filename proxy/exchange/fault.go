@@ -100,10 +100,16 @@ func (x *Exchange) Fail(status int, why string, extra ...string) {
 
 // report tells the log, unless the client asked for what it got.
 func (x *Exchange) report(f *Fault) {
+	x.account.fail(f, x.begun)
 	failed := x.server.config.Failed
 	if failed == nil || f.Status < StatusGone && f.Status != 408 && !x.begun {
 		return
 	}
+	failed(x.failure(f))
+}
+
+// failure is the record of a fault.
+func (x *Exchange) failure(f *Fault) Failure {
 	record := Failure{Fault: *f, Sent: x.status, Client: x.ClientAddr()}
 	record.Request = nil
 	switch r := x.Request; {
@@ -113,7 +119,7 @@ func (x *Exchange) report(f *Fault) {
 		record.Method = string(r.MethodName)
 		record.Target = string(r.Target[:min(len(r.Target), targetMax)])
 	}
-	failed(record)
+	return record
 }
 
 // requestLine takes method and target from the start of a head, which need not

@@ -11,7 +11,9 @@ import (
 type link struct {
 	address netip.Addr // of the peer; invalid for a Unix socket
 	text    []byte
+	by      *networks // that say whether it is trusted
 	trusted bool
+	told    bool // an exchange was logged, and the handshake with it
 	blank   bool // an empty line stood before the request that is to come
 }
 
@@ -21,9 +23,12 @@ func (x *Exchange) link() *link {
 		known = &link{address: x.Client.Remote().Addr(), text: []byte("unknown")} // RFC 7239 section 6.2
 		if known.address.IsValid() {
 			known.text = known.address.AppendTo(nil)
-			known.trusted = x.server.trusts(known.address)
 		}
 		x.Client.Attach(known)
+	}
+	if known.by != x.server.trusted { // the configuration is another one now
+		known.by = x.server.trusted
+		known.trusted = known.address.IsValid() && known.by.contain(known.address)
 	}
 	return known
 }
@@ -66,7 +71,7 @@ func (x *Exchange) findClient() netip.Addr {
 			if !ok {
 				return peer.address // who is in front of an unknown one may lie
 			}
-			if !x.server.trusts(address) {
+			if !x.server.trusted.contain(address) {
 				return address
 			}
 		}
@@ -74,8 +79,12 @@ func (x *Exchange) findClient() netip.Addr {
 	return peer.address
 }
 
-func (s *Server) trusts(address netip.Addr) bool {
-	for _, prefix := range s.config.Trusted {
+// networks are those of Config.Trusted. They are all that a connection keeps of a
+// Server: it may outlive many.
+type networks struct{ prefixes []netip.Prefix }
+
+func (n *networks) contain(address netip.Addr) bool {
+	for _, prefix := range n.prefixes {
 		if prefix.Contains(address) {
 			return true
 		}

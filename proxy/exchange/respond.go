@@ -11,7 +11,7 @@ const serverName = "atlas"
 
 // Begin starts the response with its status line. reason may be nil.
 func (x *Exchange) Begin(status int, reason []byte) {
-	x.begun, x.status = true, status
+	x.begun, x.status, x.account.answered = true, status, status
 	x.Stats.Respond(status)
 	if reason != nil {
 		x.out = h1.AppendStatusReason(x.server.takeHead(), status, reason)
@@ -50,6 +50,7 @@ func (x *Exchange) SendHead(kind h1.BodyKind, body []byte) error {
 	x.out = x.appendConnection(x.out)
 	x.out = append(x.out, "\r\n"...)
 	x.out = append(x.out, body...)
+	x.account.bytes += int64(len(body))
 	x.writer.Start(x.Client, chunked)
 	return x.writeHead()
 }
@@ -57,7 +58,9 @@ func (x *Exchange) SendHead(kind h1.BodyKind, body []byte) error {
 // writeHead sends what was built, which may have to wait for room, and gives its
 // memory back.
 func (x *Exchange) writeHead() error {
-	x.Client.SetWriteDeadline(x.Loop.Now().After(x.server.config.Write))
+	x.account.headed = x.Loop.Now() // that of the last head, which is the final one
+	x.account.sent += int64(len(x.out))
+	x.Client.SetWriteDeadline(x.account.headed.After(x.server.config.Write))
 	_, err := x.Client.Write(x.out)
 	x.server.putHead(x.out)
 	x.out = nil
@@ -92,7 +95,8 @@ func (x *Exchange) appendConnection(b []byte) []byte {
 // is the status line and all fields but Date and Connection; tail is the empty
 // line and the body. Both are immutable. A large tail is sent from where it is.
 func (x *Exchange) SendPrepared(status int, head, tail []byte) error {
-	x.begun, x.status = true, status
+	x.begun, x.status, x.account.answered = true, status, status
+	x.account.sent += int64(len(head))
 	x.Stats.Respond(status)
 	x.settleKeep()
 	c := x.Client
@@ -106,8 +110,12 @@ func (x *Exchange) SendPrepared(status int, head, tail []byte) error {
 	if err := x.writeHead(); err != nil {
 		return err
 	}
+	x.account.bytes -= headEnd
 	return x.SendBytes(tail)
 }
+
+// headEnd is the length of the empty line that a prepared tail begins with.
+const headEnd = 2
 
 // preparedCopyMax is up to which size copying a tail behind its head, for one
 // segment, is cheaper than a second segment.
@@ -116,6 +124,8 @@ const preparedCopyMax = 2048
 // SendBytes sends a piece of a body of BodyLength that never changes: a large one
 // from where it is, without waiting for it.
 func (x *Exchange) SendBytes(p []byte) error {
+	x.account.sent += int64(len(p))
+	x.account.bytes += int64(len(p))
 	if len(p) > preparedCopyMax {
 		return x.Client.Queue(p)
 	}
@@ -144,6 +154,8 @@ func (x *Exchange) SendFile(f *loop.File, off, n int64) (int64, error) {
 		piece := min(n-done, sendFilePiece)
 		m, err := x.Client.SendFile(f, off+done, piece)
 		done += m
+		x.account.sent += m
+		x.account.bytes += m
 		if err != nil || m < piece {
 			return done, err
 		}
@@ -170,6 +182,7 @@ func (x *Exchange) Informational(resp *h1.Response) error {
 // the exchange.
 func (x *Exchange) Switch(resp *h1.Response) error {
 	x.begun, x.status, x.keep = true, resp.Status, false
+	x.account.answered, x.account.tunnel = resp.Status, true
 	x.Stats.Respond(resp.Status)
 	x.startHead(resp)
 	x.out = append(x.out, "Connection: upgrade\r\n"...)

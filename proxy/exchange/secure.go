@@ -1,9 +1,18 @@
 package exchange
 
+import "atlas/proxy/accesslog"
+
+// secure is a connection on which clients speak TLS. It is a thing of the
+// connection, and not of the server: configurations come and go meanwhile.
+type secure interface {
+	ClientCert() []byte
+	Session() *accesslog.TLS
+}
+
 // Scheme is what the client's connection speaks, as it stands in
 // X-Forwarded-Proto.
 func (x *Exchange) Scheme() string {
-	if x.server.config.Secure {
+	if _, is := x.Client.(secure); is {
 		return "https"
 	}
 	return "http"
@@ -13,7 +22,7 @@ func (x *Exchange) Scheme() string {
 // the value of the field Client-Cert (RFC 9440), or nil. It stays valid for the
 // exchange.
 func (x *Exchange) ClientCert() []byte {
-	if c, ok := x.Client.(interface{ ClientCert() []byte }); ok {
+	if c, is := x.Client.(secure); is {
 		return c.ClientCert()
 	}
 	return nil

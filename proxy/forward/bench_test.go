@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
@@ -12,10 +14,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"atlas/proxy/accesslog"
 	"atlas/proxy/exchange"
 	"atlas/proxy/invariant"
 	"atlas/proxy/loop"
 	"atlas/proxy/looptest"
+	"atlas/proxy/stats"
 )
 
 // plain is an upstream and its clients that allocate nothing while they work.
@@ -29,7 +33,7 @@ type plain struct {
 const behindProxy = "X-Forwarded-For: 192.0.2.1, [2001:db8::1]:80, 127.0.0.2\r\nX-Forwarded-For: 127.0.0.3\r\n" +
 	"X-Forwarded-Proto: https\r\nForwarded: for=192.0.2.1\r\nX-Real-IP: 192.0.2.1\r\nVia: 1.1 edge, HTTP/2 core (x)\r\n"
 
-func newPlain(t testing.TB, engine loop.Engine, clients, size int, more string) *plain {
+func newPlain(t testing.TB, engine loop.Engine, clients, size int, more string, log *accesslog.Ring) *plain {
 	e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
 	b := &plain{
 		request: []byte("GET /index.html HTTP/1.1\r\nHost: example.org\r\nUser-Agent: bench\r\nAccept: */*\r\n" + more + "\r\n"),
@@ -37,7 +41,9 @@ func newPlain(t testing.TB, engine loop.Engine, clients, size int, more string) 
 			"Content-Length: %d\r\n\r\n%s", size, make([]byte, size)),
 		in: make([]byte, 64<<10),
 	}
-	trusts := setup{client: exchange.Config{Trusted: loopback, Name: "atlas", Failed: func(f exchange.Failure) { t.Error(f) }}}
+	trusts := setup{client: exchange.Config{
+		Trusted: loopback, Name: "atlas", Failed: func(f exchange.Failure) { t.Error(f) }, Log: log, Timed: log != nil,
+	}}
 	r := proxyOn(e, trusts, e.Script(func(p *looptest.Peer, _ int) {
 		require.NoError(t, p.SetDeadline(time.Time{}))
 		in := make([]byte, 64<<10)
@@ -78,7 +84,7 @@ func (b *plain) round(t testing.TB, clients int) {
 	}
 }
 
-// A proxied GET allocates nothing here. On netpoll, loop's look at an idle
+// A proxied GET allocates nothing here, nor does its line in the access log. On netpoll, loop's look at an idle
 // upstream connection (quiet) takes a closure and its result: 2.
 func TestAllocsForward(t *testing.T) {
 	skipInvariant(t)
@@ -91,7 +97,7 @@ func TestAllocsForward(t *testing.T) {
 
 func allocs(t *testing.T, engine loop.Engine, more string, most float64) {
 	const rounds, clients = 5000, 4
-	b := newPlain(t, engine, clients, 1024, more)
+	b := newPlain(t, engine, clients, 1024, more, accessLog(t))
 	for range rounds / 5 {
 		b.round(t, clients)
 	}
@@ -105,6 +111,20 @@ func allocs(t *testing.T, engine loop.Engine, more string, most float64) {
 	each := float64(after.Mallocs-before.Mallocs) / (rounds * clients)
 	t.Logf("%.5f allocations a request", each)
 	assert.Less(t, each, most)
+}
+
+// accessLog is one that is written to a file, as JSON. It is made before the loop:
+// what pushes has to end first.
+func accessLog(t testing.TB) *accesslog.Ring {
+	t.Helper()
+	l := accesslog.New([]*stats.Stats{new(stats.Stats)}, slog.New(slog.DiscardHandler))
+	t.Cleanup(func() { l.Close(time.Minute) })
+	format, err := accesslog.ParseFormat(accesslog.JSON)
+	require.NoError(t, err)
+	opened, err := accesslog.Open(accesslog.Settings{Format: format, Path: filepath.Join(t.TempDir(), "access.log")})
+	require.NoError(t, err)
+	l.Apply(opened)
+	return l.Ring(0)
 }
 
 func skipInvariant(t *testing.T) {
@@ -128,7 +148,7 @@ func BenchmarkForward(b *testing.B) {
 					looptest.RequireRing(b)
 				}
 				const clients = 16
-				p := newPlain(b, engine.engine, clients, size.bytes, "")
+				p := newPlain(b, engine.engine, clients, size.bytes, "", nil)
 				b.ReportAllocs()
 				b.SetBytes(int64(size.bytes))
 				b.ResetTimer()

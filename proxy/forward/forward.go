@@ -41,6 +41,8 @@ type Config struct {
 	// for before that counts; 0 is rateGrace.
 	RateMin   int64
 	RateGrace time.Duration
+	// Timing has responses say in Server-Timing what they have waited for.
+	Timing bool
 }
 
 // rateGrace forgives a connection that starts slowly.
@@ -205,12 +207,19 @@ func (t *transfer) connect() bool {
 				return false
 			}
 		}
+		began := t.x.Loop.Now()
 		up, err := pool.Take(t.target, t.stale)
 		t.stale = false
+		trip := &t.x.Trip
+		trip.Tries++
 		if err == nil {
 			t.up = up
+			if trip.Reused = up.Reused; !up.Reused {
+				trip.Connect += time.Duration(t.x.Loop.Now() - began)
+			}
 			return true
 		}
+		trip.Connect += time.Duration(t.x.Loop.Now() - began)
 		pool.Done(t.target)
 		if errors.Is(err, loop.ErrStopped) {
 			t.fail(stopped(err))
@@ -242,13 +251,17 @@ func (t *transfer) pick() bool {
 			t.failClient(err, clientLost{sendResponse, err})
 			return false
 		}
+		began := x.Loop.Now()
 		target, err = pool.Await(x.Client, t.tried)
+		x.Trip.Queue += time.Duration(x.Loop.Now() - began)
 	}
 	t.target = target
 	if err != nil {
 		t.failPick(err)
+		return false
 	}
-	return err == nil
+	x.Trip.Upstream = &target.Label
+	return true
 }
 
 // exchange sends the request and relays the response.
@@ -368,7 +381,8 @@ const bodyWithHead = 4 << 10
 // upstream's Peek, and a short body that is here with it.
 func (t *transfer) begin(n int) error {
 	x, resp := t.x, &t.handler.response
-	t.handler.pool.Succeeded(t.target, time.Duration(x.Loop.Now()-t.sent))
+	x.Trip.FirstByte = time.Duration(x.Loop.Now() - t.sent)
+	t.handler.pool.Succeeded(t.target, x.Trip.FirstByte)
 	x.Begin(resp.Status, resp.Reason)
 	fields := resp.Fields()
 	for i := range fields {
@@ -384,6 +398,9 @@ func (t *transfer) begin(n int) error {
 		x.Date()
 	}
 	t.stick()
+	if t.handler.config.Timing {
+		t.timing()
+	}
 	framing := resp.Body(x.Method)
 	t.reusable = resp.KeepAlive && framing.Kind != h1.BodyClose
 	t.keepFor = resp.KeepAliveTimeout

@@ -303,17 +303,18 @@ func TestRetryBudget(t *testing.T) {
 	const requests = 40
 	for name, row := range map[string]struct {
 		address func(*looptest.Env) loop.Address
+		connect time.Duration
 		status  int
 		retries int64
 	}{
-		"full":    {(*looptest.Env).Full, 504, 30},
-		"refuses": {func(e *looptest.Env) loop.Address { return refusing(e) }, 502, 2 * requests},
+		"full":    {(*looptest.Env).Full, 5 * time.Millisecond, 504, 30},
+		"refuses": {func(e *looptest.Env) loop.Address { return refusing(e) }, time.Hour, 502, 2 * requests},
 	} {
 		t.Run(name, func(t *testing.T) {
 			looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 				e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
 				target := row.address(e)
-				r := proxyOn(e, setup{strategy: balance.RoundRobin, connect: 5 * time.Millisecond}, target, target, target)
+				r := proxyOn(e, setup{strategy: balance.RoundRobin, connect: row.connect}, target, target, target)
 				c := r.Client(r.address)
 				for range requests {
 					c.Send(get)

@@ -75,7 +75,8 @@ func (t *transfer) switches(n int) error {
 	if !resp.Upgrade || !t.offered(resp) {
 		return errUpgrade
 	}
-	t.handler.pool.Succeeded(t.target, time.Duration(t.x.Loop.Now()-t.sent))
+	t.x.Trip.FirstByte = time.Duration(t.x.Loop.Now() - t.sent)
+	t.handler.pool.Succeeded(t.target, t.x.Trip.FirstByte)
 	t.switched, t.reusable = true, false
 	if err := t.x.Switch(resp); err != nil {
 		return clientLost{sendResponse, err}
@@ -131,6 +132,7 @@ func (t *transfer) tunnel() {
 	t.request = nil // a tunnel may be silent for an hour, and there may be many
 	ending := relay.Tunnel([2]loop.Conn{x.Client, t.up.Conn}, &t.handler.buffers,
 		relay.Silence{Idle: t.handler.config.Tunnel, Grace: tunnelGrace})
+	x.Tunnelled(ending.Moved[0], ending.Moved[1])
 	if ending.Err == nil {
 		return
 	}

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 )
 
 // Listener is a listening socket. It belongs to the process, not to a worker
 // (rule R9): a socket of a live SO_REUSEPORT group that is closed resets the
-// connections in its queue, so only the process, at its end, closes it.
+// connections in its queue. So a group is closed as a whole, either at the end of
+// the process or some time after all of it was told to Refuse.
 type Listener struct {
 	addr net.Addr
 	tcp  *net.TCPListener // nil once detached
@@ -30,6 +32,9 @@ func ListenTCP(address string, backlog int) (*Listener, error) {
 		Control:         func(_, _ string, raw syscall.RawConn) error { return control(raw, setListenerOptions) },
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle},
 	}
+	// Go would open a socket of MPTCP: every SYN goes a longer way there, and the
+	// kernel refuses it some options, as the filter of SO_ATTACH_FILTER.
+	lc.SetMultipathTCP(false)
 	ln, err := lc.Listen(context.Background(), Network(address), address)
 	if err != nil {
 		return nil, err
@@ -50,6 +55,44 @@ func Network(address string) string {
 		return "tcp4"
 	}
 	return "tcp"
+}
+
+// Ready prepares the socket for an engine, which may fail: Listen does not, after
+// that.
+func (ln *Listener) Ready(e Engine) error {
+	if e != IOUring {
+		return nil
+	}
+	_, err := ln.detach()
+	return err
+}
+
+// backlogDefault is what SetBacklog takes for 0; the kernel cuts it down to
+// somaxconn, which mostly is the same.
+const backlogDefault = 4096
+
+// SetBacklog changes the bound of the connections that wait to be accepted.
+func (ln *Listener) SetBacklog(backlog int) error {
+	if backlog == 0 {
+		backlog = backlogDefault
+	}
+	return ln.control(func(fd int) error { return syscall.Listen(fd, backlog) })
+}
+
+// Refuse has no connection begin any more. Those that have begun complete, and
+// are there to be accepted. Where the system cannot do that, nothing happens.
+func (ln *Listener) Refuse() error { return ln.control(refuseNew) }
+
+// control runs f on the descriptor.
+func (ln *Listener) control(f func(fd int) error) error {
+	if ln.tcp == nil {
+		return f(ln.fd)
+	}
+	raw, err := ln.tcp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control(raw, f)
 }
 
 // setBacklog listens once more, which only changes the length of the queue:
@@ -97,7 +140,62 @@ func (ln *Listener) detach() (int, error) {
 	return ln.fd, tcp.Close() // the duplicate keeps the socket open
 }
 
-// Close closes the socket. No worker may be accepting from it any more.
+// Adopt makes a Listener of a socket that somebody else opened: the process before
+// this one, or the one that started it. f stays the caller's. backlog as in
+// ListenTCP; 0 leaves the socket's.
+func Adopt(f *os.File, backlog int) (*Listener, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	// What does not listen would look like one that nobody connects to.
+	if err := control(raw, checkListens); err != nil {
+		return nil, err
+	}
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%s is no TCP socket", ln.Addr()), ln.Close())
+	}
+	adopted := &Listener{addr: ln.Addr(), tcp: tcp, fd: -1}
+	err = adopted.control(setInherited)
+	if err == nil && backlog > 0 {
+		err = setBacklog(tcp, backlog)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("adopt %s: %w", ln.Addr(), err), tcp.Close())
+	}
+	return adopted, nil
+}
+
+// File duplicates the socket, to be handed to another process. The caller closes
+// it.
+func (ln *Listener) File() (f *os.File, err error) {
+	err = ln.control(func(fd int) error {
+		duplicated, err := duplicate(fd)
+		if err == nil {
+			f = os.NewFile(uintptr(duplicated), ln.addr.String())
+		}
+		return err
+	})
+	return f, err
+}
+
+// Joins reports that sockets of ListenTCP may be opened beside this one, on its
+// address: one that was adopted need not be of that kind.
+func (ln *Listener) Joins() (joins bool) {
+	err := ln.control(func(fd int) (err error) {
+		joins, err = reusesPort(fd)
+		return err
+	})
+	return err == nil && joins
+}
+
+// Close closes the socket. No worker may be accepting from it any more: see
+// Unlisten.
 func (ln *Listener) Close() error {
 	if ln.tcp != nil {
 		return ln.tcp.Close()

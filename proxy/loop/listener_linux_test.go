@@ -20,6 +20,9 @@ func TestListenTCPOptions(t *testing.T) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	require.NoError(t, err)
 	assert.EqualValues(t, 7, info.Sacked)
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	require.NoError(t, err)
+	assert.Equal(t, unix.IPPROTO_TCP, protocol)
 
 	client, err := net.Dial("tcp", ln.Addr().String())
 	require.NoError(t, err)

@@ -117,8 +117,9 @@ type Loop interface {
 	// Post runs f on the worker soon, outside any task: f must not wait. Any
 	// goroutine. It reports false if the worker has ended.
 	Post(f func()) bool
-	// Drain closes listeners and idle connections, and ends the worker when
-	// the last accepted connection is gone. Any goroutine.
+	// Drain ends listening, as Unlisten does, and connections that have been idle
+	// for a while, and ends the worker when the last accepted connection is gone.
+	// Any goroutine.
 	Drain()
 	// Stop is Drain that does not wait: every wait fails with ErrStopped and
 	// every connection is closed. Any goroutine.
@@ -128,8 +129,17 @@ type Loop interface {
 	// Counters may be read from any goroutine.
 	Counters() *Counters
 
-	// Listen accepts connections of ln and has them served by h.
+	// Listen accepts connections of ln and has them served by h. Of one that is
+	// listened on already it only replaces the handler, for connections that
+	// are accepted from now on.
 	Listen(ln *Listener, h Handler) error
+	// Unlisten accepts no more of ln. Connections that it has accepted stay.
+	// ended is called on the worker when none can come any more: what had been
+	// connected by then, the queue included, is being served, and as far as this
+	// worker is concerned ln may be closed, or listened to again.
+	Unlisten(ln *Listener, ended func())
+	// SetRateMin is Config.RateMin from now on.
+	SetRateMin(bytes int64)
 	// Dial connects to an upstream. It waits.
 	Dial(to Address, timeout time.Duration) (Conn, error)
 	// Go starts f as a task of its own. It does not wait; Join does.
@@ -299,8 +309,11 @@ type Counters struct {
 	Panics   atomic.Uint64 // tasks that panicked
 	Starved  atomic.Uint64 // times that a receive found no buffer (ring)
 	Enters   atomic.Uint64 // system calls that entered the ring (ring)
+	Overflow atomic.Uint64 // of these, how many found more completions than the queue holds (ring)
 	Tasks    atomic.Int64  // tasks that exist, idle ones included
 	Refused  atomic.Uint64 // accepts that failed for want of descriptors
+	Full     atomic.Uint64 // connections that had to wait at the bound of the gate
+	Evicted  atomic.Uint64 // idle connections that were ended to make room
 	Pipes    atomic.Int64  // pipes in use
 	Spliced  atomic.Uint64 // bytes moved into pipes
 	Cold     atomic.Uint64 // pieces of files that were brought into memory before they were sent

@@ -1,13 +1,17 @@
 package loop
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
 
-// drainFirst is how long a draining worker waits for the first request of a
-// connection that was accepted but has not spoken yet.
-const drainFirst = 2 * time.Second
+// drainQuietDefault is a pause in which a client whose pages ask for more has asked.
+const drainQuietDefault = 2 * time.Second
+
+// sweepMax bounds how many connections are taken from a queue when listening ends:
+// more than a queue holds, unless it is one that others fill and empty as well.
+const sweepMax = 65536
 
 // closeTimeout bounds how long a closed connection may take to send the rest,
 // where its owner set no write deadline.
@@ -41,6 +45,21 @@ func Choose(want Engine) (got Engine, fallback string, err error) {
 		return IOUring, "", nil
 	}
 	return "", "", fmt.Errorf("engine %q: want %q, %q or %q", want, Auto, IOUring, Netpoll)
+}
+
+// Ring reports that an engine that is asked for may be the ring, and that it may be
+// nothing else.
+func (e Engine) Ring() (may, must bool) { return e != Netpoll, e == IOUring }
+
+// Reason says why Choose has chosen, from what it was asked for and returned.
+func Reason(want Engine, fallback string) string {
+	switch {
+	case fallback != "":
+		return fallback
+	case want == Auto || want == "":
+		return "the kernel has what it needs"
+	}
+	return "the configuration asks for it"
 }
 
 // Instead is the engine for the whole process where want was asked for, e was
@@ -87,10 +106,30 @@ type Config struct {
 	// has to take for a send to go on behind its write deadline. Zero cuts every
 	// send at its deadline, as do Unix sockets and systems other than Linux.
 	RateMin int64
+	// DrainQuiet is for how long a draining worker waits for a request: from the
+	// drain on for the first one of a connection, for others since the last
+	// exchange. One that comes is answered, and told that it was the last. A client
+	// that asks again at once never finds its connection closed under a request; of
+	// those that rest, a close meets few at the moment in which they ask. Zero is
+	// two seconds.
+	DrainQuiet time.Duration
+	// Gate bounds the accepted connections of all workers that have the same one.
+	// nil is one without a bound.
+	Gate *Gate
+	// Held is told, on the worker or beside it, that accepting has to wait and
+	// why: ErrFull, or an error that is Scarce. It must not block. nil: nobody is.
+	Held func(why error)
+}
+
+func (c *Config) held(why error) {
+	if c.Held != nil {
+		c.Held(why)
+	}
 }
 
 // Start starts a worker. It fails where the engine cannot be opened.
 func Start(cfg Config) (Loop, error) {
+	cfg.DrainQuiet = cmp.Or(cfg.DrainQuiet, drainQuietDefault)
 	switch cfg.Engine {
 	case IOUring:
 		return startRing(cfg)

@@ -33,11 +33,15 @@ var errPipes = errors.New("too many pipes")
 // none, nor is any where the system has no splice.
 type Splicer interface {
 	Conn
-	// ReadPipe waits for bytes, within the read deadline, and moves them into p,
-	// which is empty. A guard does not count.
+	// AwaitBytes waits, within the read deadline, until there is something, in
+	// Peek or with the socket. Its error is one of Fill's. A guard does not count.
+	AwaitBytes() error
+	// ReadPipe moves what is with the socket into p, which is empty. It does not
+	// wait.
 	//
 	//	n, nil             p holds n bytes
-	//	0, nil             bytes are in Peek, and come first
+	//	0, nil             nothing is there, or bytes are in Peek, or on their way
+	//	                   to it, and come first: AwaitBytes tells
 	//	0, io.EOF          as of Read
 	//	0, ErrNoSplice     nothing is lost: use Read
 	ReadPipe(p *Pipe) (int, error)
@@ -53,10 +57,10 @@ type Pipe struct {
 	r, w int
 	held int // moved in, and not yet out
 
-	// What fill and drain found (netpoll). They run without the baton.
-	fill, drain func(fd uintptr) bool // fillFrom and drainTo, bound once
-	n           int
-	err         error
+	// What drain found (netpoll). It runs without the baton.
+	drain func(fd uintptr) bool // drainTo, bound once
+	n     int
+	err   error
 }
 
 // Held is how many bytes are in the pipe.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -23,6 +22,9 @@ const (
 	// acceptPause is how long accepting waits after the process ran out of
 	// descriptors.
 	acceptPause = 100 * time.Millisecond
+	// acceptYield is how long accepting leaves a shared listener to a worker that
+	// has no more of it.
+	acceptYield = time.Millisecond
 )
 
 // pollLoop is a worker over Go's own poller: a goroutine for each connection,
@@ -35,18 +37,17 @@ type pollLoop struct {
 	baton     sync.Mutex
 	conns     map[*pollConn]struct{}
 	parked    map[*pollConn]struct{}
-	listeners []*net.TCPListener
+	listeners []*pollListener
 	pipes     pipes
 	sweeping  bool
 	draining  bool
 	stopping  bool
 
-	acceptors atomic.Int32  // goroutines that accept
-	offs      chan struct{} // holds one for each goroutine that blocks; full, others wait
-	colds     chan struct{} // the same for those that wait for the disk
-	stop      context.Context
-	cut       context.CancelFunc
-	done      chan struct{}
+	offs  chan struct{} // holds one for each goroutine that blocks; full, others wait
+	colds chan struct{} // the same for those that wait for the disk
+	stop  context.Context
+	cut   context.CancelFunc
+	done  chan struct{}
 
 	mu    sync.Mutex
 	holds int // what keeps the worker alive: goroutines, and not having been drained
@@ -54,6 +55,9 @@ type pollLoop struct {
 }
 
 func startPoll(cfg Config) Loop {
+	if cfg.Gate == nil {
+		cfg.Gate = new(Gate)
+	}
 	l := &pollLoop{
 		config: cfg,
 		conns:  make(map[*pollConn]struct{}),
@@ -64,6 +68,7 @@ func startPoll(cfg Config) Loop {
 		holds:  1, // until Drain
 	}
 	l.stop, l.cut = context.WithCancel(context.Background())
+	l.config.Gate.join(l, l.evictIdle)
 	return l
 }
 
@@ -114,50 +119,6 @@ func (l *pollLoop) Post(f func()) bool {
 	return true
 }
 
-// Listen accepts in a goroutine. Several workers may accept from one listener.
-func (l *pollLoop) Listen(ln *Listener, h Handler) error {
-	if l.draining {
-		return ErrStopped
-	}
-	if ln.tcp == nil {
-		return errors.New("loop: listener was given to a ring")
-	}
-	l.listeners = append(l.listeners, ln.tcp)
-	l.hold()
-	l.acceptors.Add(1)
-	go func() {
-		defer l.release()
-		defer l.acceptors.Add(-1)
-		l.accept(ln.tcp, h)
-	}()
-	return nil
-}
-
-func (l *pollLoop) accept(ln *net.TCPListener, h Handler) {
-	for {
-		conn, err := ln.AcceptTCP()
-		l.baton.Lock()
-		if l.draining && err != nil {
-			l.baton.Unlock()
-			return
-		}
-		switch {
-		case err == nil:
-			l.admit(conn, h)
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			// Another worker drains and woke all who share the listener.
-			// It goes on waking until its own acceptor has ended.
-			err = ln.SetDeadline(time.Time{})
-		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-			l.counters.Refused.Add(1)
-		}
-		l.baton.Unlock()
-		if err != nil {
-			time.Sleep(acceptPause)
-		}
-	}
-}
-
 // admit takes an accepted connection in and starts its goroutine.
 func (l *pollLoop) admit(conn *net.TCPConn, h Handler) {
 	c := l.newConn(conn, h)
@@ -168,7 +129,7 @@ func (l *pollLoop) admit(conn *net.TCPConn, h Handler) {
 		return
 	}
 	if c.greets = Greets(h, c); !c.greets {
-		c.idle = true
+		c.idle, c.rested = true, now()
 	}
 	if l.draining && c.idle {
 		c.drain()
@@ -190,8 +151,8 @@ func (l *pollLoop) panicked(value any) {
 	}
 }
 
-// Drain wakes acceptors until they have ended, and idle connections. It is
-// posted, because the caller may hold the baton.
+// Drain ends acceptors and idle connections. It is posted, because the caller may
+// hold the baton.
 func (l *pollLoop) Drain() { l.Post(l.drain) }
 
 func (l *pollLoop) drain() {
@@ -204,18 +165,10 @@ func (l *pollLoop) drain() {
 			c.drain()
 		}
 	}
-	go l.wakeAcceptors(l.listeners)
-	l.release() // the loop's own
-}
-
-func (l *pollLoop) wakeAcceptors(listeners []*net.TCPListener) {
-	for l.acceptors.Load() > 0 {
-		for _, ln := range listeners {
-			// A listener that is closed has no acceptor left to wake.
-			_ = ln.SetDeadline(time.Unix(1, 0))
-		}
-		time.Sleep(10 * time.Millisecond)
+	for _, pl := range l.listeners {
+		pl.close()
 	}
+	l.release() // the loop's own
 }
 
 // Stop cuts everything.

@@ -62,6 +62,7 @@ type pollConn struct {
 	readDeadline, readArmed   Instant
 	writeDeadline, writeArmed Instant
 	progress                  progress // of the peer, behind the write deadline
+	rested                    Instant  // since when it is idle
 
 	client  *pollConn     // whose end interrupts waits on this connection
 	guards  []*pollConn   // the reverse
@@ -69,7 +70,8 @@ type pollConn struct {
 	lost    Parked
 
 	attachment any
-	named      *names // what SetAddrs said
+	named      *names   // what SetAddrs said
+	follower   Follower // of an accepted connection
 }
 
 func (l *pollLoop) newConn(conn net.Conn, h Handler) *pollConn {
@@ -96,6 +98,7 @@ func (c *pollConn) serve() {
 			return
 		}
 		if c.loop.draining {
+			c.rested = now()
 			c.drain()
 		}
 	}
@@ -127,7 +130,7 @@ func (c *pollConn) exchange() (keep bool) {
 // awaitFirst waits for bytes without holding memory for them, and reports
 // whether there are any.
 func (c *pollConn) awaitFirst() bool {
-	c.idle = true
+	c.idle, c.rested = true, now()
 	c.dropBuffer()
 	for c.inErr == nil && !c.closing {
 		c.unwatch()
@@ -346,14 +349,13 @@ func (c *pollConn) interrupt() {
 	c.setWrite(Past)
 }
 
-// drain ends an idle connection, or gives one that has not spoken a moment.
+// drain ends an idle connection, now or soon: see Config.DrainQuiet.
 func (c *pollConn) drain() {
-	leaver, leaves := c.handler.(Leaver)
-	if c.served && !(leaves && leaver.Fresh(c)) {
-		c.SetReadDeadline(Past)
-		return
+	quiet := c.rested
+	if leaver, leaves := c.handler.(Leaver); !c.served || leaves && leaver.Fresh(c) {
+		quiet = now()
 	}
-	soon := now().After(drainFirst)
+	soon := quiet.After(c.loop.config.DrainQuiet)
 	if c.readDeadline == 0 || c.readDeadline > soon {
 		c.SetReadDeadline(soon)
 	}
@@ -454,3 +456,8 @@ func (c *pollConn) unwatch() {
 func (c *pollConn) Attachment() any { return c.attachment }
 func (c *pollConn) Attach(v any)    { c.attachment = v }
 func (c *pollConn) Loop() Loop      { return c.loop }
+
+func (c *pollConn) follow(f Follower) bool {
+	c.follower = f
+	return !c.freed
+}

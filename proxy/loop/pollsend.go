@@ -284,6 +284,10 @@ func (c *pollConn) free() {
 	delete(l.conns, c)
 	if c.handler != nil {
 		l.counters.Open.Add(-1)
+		l.config.Gate.leave()
+		if c.follower != nil {
+			c.follower.Gone()
+		}
 	} else {
 		l.counters.Dialled.Add(-1)
 	}

@@ -28,6 +28,7 @@ const (
 	trimInterval = time.Second // how long a burst's tasks are kept
 	poolKept     = 2048        // free chunks and batches kept by a worker: 4 MiB and 1 MiB
 	stashesKept  = 256         // free stashes kept: 2 MiB
+	receiptsKept = 256         // as many bodies that are received at a time cost no allocation
 
 	// acceptRetry is how long a listener waits after the process ran out of
 	// descriptors. Re-arming at once would spin: the connection stays queued.
@@ -54,6 +55,7 @@ type ringLoop struct {
 	conns     int // slots in use
 
 	listeners []*ringListener
+	evictNext int // slot that was looked at last for one to evict
 
 	current    *task
 	free       []*task // idle tasks, last in first out
@@ -83,6 +85,10 @@ type ringLoop struct {
 	chunks  [][]byte // free list of sendChunkBytes each
 	stashes [][]byte // free list of stashBytes each
 
+	receipts []*receipt // free list
+
+	address uring.Address // memory for the names of connections
+
 	offs       int
 	offWaiters []*task
 
@@ -110,6 +116,9 @@ func startRing(cfg Config) (Loop, error) {
 	if cfg.BufferBytes == 0 {
 		cfg.BufferBytes = bufferBytesDefault
 	}
+	if cfg.Gate == nil {
+		cfg.Gate = new(Gate)
+	}
 	l := &ringLoop{config: cfg, wakeFd: -1, wakeBytes: make([]byte, 8), done: make(chan struct{})}
 	l.trim = timer{kind: timerWake, wake: l.trimTasks}
 	opened := make(chan error)
@@ -128,6 +137,7 @@ func startRing(cfg Config) (Loop, error) {
 	if err := <-opened; err != nil {
 		return nil, err
 	}
+	l.config.Gate.join(l, l.evictIdle)
 	return l, nil
 }
 
@@ -174,6 +184,9 @@ func (l *ringLoop) turn() {
 	}
 	l.tick()
 	l.counters.Enters.Store(l.ring.Enters())
+	if n := l.ring.Overflows(); n != l.counters.Overflow.Load() {
+		l.counters.Overflow.Store(n)
+	}
 	for range ringCompletions {
 		e, ok := l.ring.Next()
 		if !ok {
@@ -267,7 +280,7 @@ func (l *ringLoop) complete(e uring.Completion) {
 	case opPoll:
 		c.polled()
 	case opPollIn:
-		c.polledIn()
+		c.polledIn(e.Result)
 	}
 	if c.closing {
 		c.settle()
@@ -425,7 +438,10 @@ func (l *ringLoop) Drain() {
 		}
 		l.draining = true
 		for _, ln := range l.listeners {
-			ln.close()
+			if ln != nil {
+				ln.close()
+				ln.settle()
+			}
 		}
 		for _, c := range l.slots {
 			if c != nil && c.idle {
@@ -464,8 +480,8 @@ func (l *ringLoop) finished() bool {
 		return false
 	}
 	for _, ln := range l.listeners {
-		if ln.armed || ln.cancelling {
-			return false
+		if ln != nil {
+			return false // its accept is in the kernel
 		}
 	}
 	return true

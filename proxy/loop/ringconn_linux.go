@@ -13,64 +13,70 @@ import (
 
 // ringConn is a connection of a ringLoop.
 //
-// Idle, it is only this struct and an armed receive in the kernel.
+// Idle, it is only this struct and an armed receive in the kernel. It is as small
+// as it can be, 384 bytes, and what an exchange touches is together: with many
+// connections it is in no cache when its bytes arrive.
 type ringConn struct {
 	loop    *ringLoop
 	handler Handler // nil for a dialled connection
 	fd      int
 	slot    uint32
 	gen     uint32
-	ops     int // operations that the kernel still has; the slot is free at 0
 
-	armed     bool // a multishot receive is in the kernel
-	wantRecv  bool // and should be: re-arm when it ends for no reason of ours
-	starving  bool // waits in loop.starved for a buffer
-	once      bool // a single receive is in the kernel
-	polling   bool // a poll for room is in the kernel
-	pollingIn bool // a poll for bytes is in the kernel
-	filing    bool // a task sends a file, or from a pipe
-	idle      bool // no task; bytes start one
-	closing   bool // Close was called
-	freed     bool // descriptor closed
-	served    bool // has had an exchange
-	guarded   bool // the guard's client is gone
-	awaiting  bool // reader is in Await
-	notified  bool // Notify was called, and no Await has returned since
-	view      bool // in aliases ring buffer viewID
-	viewID    uint16
+	ops    int16  // operations that the kernel still has; the slot is free at 0
+	viewID uint16 // ring buffer that in aliases, if view
 
-	// Receiving (ringrecv_linux.go).
-	in      []byte // received, not consumed: a ring buffer, or the tail of stash
-	stash   []byte // memory of our own for what cannot stay in a ring buffer
-	inErr   error  // how receiving ended, told when in is consumed
-	reader  *task  // waits for bytes
-	dst     []byte // where the single receive puts them
-	dstN    int    // how many it put there
-	onceErr error  // why it was cancelled
+	armed     bool  // a multishot receive is in the kernel
+	wantRecv  bool  // and should be: re-arm when it ends for no reason of ours
+	starving  bool  // waits in loop.starved for a buffer
+	view      bool  // in aliases ring buffer viewID
+	idle      bool  // no task; bytes start one
+	closing   bool  // Close was called
+	freed     bool  // descriptor closed
+	served    bool  // has had an exchange
+	guarded   bool  // the guard's client is gone
+	leave     bool  // flush out when flight is done
+	broken    bool  // it was us who gave up sending: the end must not look like one in order
+	awaiting  bool  // reader is in Await
+	notified  bool  // Notify was called, and no Await has returned since
+	polling   bool  // a poll for room is in the kernel
+	pollingIn bool  // a poll for bytes is in the kernel
+	readable  bool  // it has found some, which ReadPipe has not taken
+	filing    bool  // a task sends a file, or from a pipe
+	pieces    uint8 // of the turn that were sent by splice
 
-	// Sending (ringsend_linux.go).
-	out      *batch // being gathered
-	flight   *batch // being sent
-	leave    bool   // flush out when flight is done
-	outErr   error  // why sending failed; sticky
-	broken   bool   // and it was us who gave it up: the end must not look like one in order
-	writer   *task  // waits for flight, a poll or connect
-	dialErr  error
-	dialDone bool
+	in     []byte // received, not consumed: a ring buffer, or the tail of stash
+	reader *task  // waits for bytes
+	out    *batch // being gathered
+	flight *batch // being sent
+	writer *task  // waits for flight, a poll or connect
 
 	readDeadline, writeDeadline Instant
 	readTimer, writeTimer       timer
+	rested                      Instant  // since when it is idle
 	progress                    progress // of the peer, behind the write deadline
 
-	client    *ringConn // whose end interrupts waits on this connection
-	guards    *ringConn // the reverse: the first of those that it interrupts
-	guardNext *ringConn // the next of those that have the same client
-	lost      Parked    // not nil while parked
-
-	address *uring.Address // memory of the connect: on the heap, never on a task's stack (rule R4)
-
 	attachment any
-	named      *names // what SetAddrs said
+	client     *ringConn // whose end interrupts waits on this connection
+	guards     *ringConn // the reverse: the first of those that it interrupts
+	guardNext  *ringConn // the next of those that have the same client
+	lost       Parked    // not nil while parked
+	follower   Follower  // of an accepted connection
+
+	inErr  error  // how receiving ended, told when in is consumed
+	outErr error  // why sending failed; sticky
+	stash  []byte // memory of our own for what cannot stay in a ring buffer
+
+	once    *receipt // of the single receive that is in the kernel
+	dialled *dialled // of the connect that is in the kernel
+	named   *names   // what SetAddrs said
+}
+
+// dialled is a connect and what became of it.
+type dialled struct {
+	address uring.Address // the kernel reads it: on the heap, never on a task's stack (rule R4)
+	done    bool
+	err     error
 }
 
 func (l *ringLoop) newConn(fd int) *ringConn {
@@ -97,19 +103,19 @@ func (l *ringLoop) Dial(to Address, timeout time.Duration) (Conn, error) {
 	if l.stopping {
 		return nil, ErrStopped
 	}
-	address := new(uring.Address)
+	d := new(dialled)
 	family := unix.AF_INET6
 	switch {
 	case to.Path != "":
 		family = unix.AF_UNIX
-		if err := address.SetUnix(to.Path); err != nil {
+		if err := d.address.SetUnix(to.Path); err != nil {
 			return nil, err
 		}
 	case to.AddrPort.Addr().Is4() || to.AddrPort.Addr().Is4In6():
 		family = unix.AF_INET
-		address.Set(to.AddrPort)
+		d.address.Set(to.AddrPort)
 	default:
-		address.Set(to.AddrPort)
+		d.address.Set(to.AddrPort)
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -122,9 +128,9 @@ func (l *ringLoop) Dial(to Address, timeout time.Duration) (Conn, error) {
 	}
 	c := l.newConn(fd)
 	l.counters.Dialled.Add(1)
-	c.address = address
+	c.dialled = d
 	err = c.connect(timeout)
-	c.address = nil
+	c.dialled = nil
 	if err != nil {
 		c.Close()
 		return nil, err
@@ -134,31 +140,32 @@ func (l *ringLoop) Dial(to Address, timeout time.Duration) (Conn, error) {
 }
 
 func (c *ringConn) connect(timeout time.Duration) error {
+	d := c.dialled
 	c.SetWriteDeadline(now().After(timeout))
 	c.ops++
-	c.loop.ring.Connect(c.fd, c.address, c.userData(opConnect))
+	c.loop.ring.Connect(c.fd, &d.address, c.userData(opConnect))
 	var cut error
-	for !c.dialDone {
+	for !d.done {
 		if cut == nil {
 			if cut = c.cut(c.writeDeadline); cut != nil {
 				c.cancel(opConnect)
 			}
 		}
-		if !c.dialDone {
+		if !d.done {
 			c.waitWriter()
 		}
 	}
 	c.SetWriteDeadline(0)
-	if c.dialErr != nil && cut != nil {
+	if d.err != nil && cut != nil {
 		return cut
 	}
-	return c.dialErr
+	return d.err
 }
 
 func (c *ringConn) connected(result int32) {
-	c.dialDone = true
+	c.dialled.done = true
 	if result < 0 {
-		c.dialErr = unix.Errno(-result)
+		c.dialled.err = unix.Errno(-result)
 	}
 	c.loop.wake(c.writer)
 }
@@ -186,7 +193,7 @@ func (c *ringConn) cancel(kind uint8) {
 
 // rest leaves the connection without a task until bytes arrive.
 func (c *ringConn) rest() {
-	c.idle = true
+	c.idle, c.rested = true, c.loop.now
 	if c.out != nil {
 		c.flush()
 	}
@@ -197,15 +204,13 @@ func (c *ringConn) rest() {
 	c.armRecv()
 }
 
-// drain ends an idle connection. One that has not spoken yet was accepted a
-// moment ago, perhaps with its request on the way: it gets a moment more.
+// drain ends an idle connection, now or soon: see Config.DrainQuiet.
 func (c *ringConn) drain() {
-	leaver, leaves := c.handler.(Leaver)
-	if c.served && !(leaves && leaver.Fresh(c)) {
-		c.dismiss()
-		return
+	quiet := c.rested
+	if leaver, leaves := c.handler.(Leaver); !c.served || leaves && leaver.Fresh(c) {
+		quiet = c.loop.now
 	}
-	soon := c.loop.now.After(drainFirst)
+	soon := quiet.After(c.loop.config.DrainQuiet)
 	if c.readDeadline == 0 || c.readDeadline > soon {
 		c.SetReadDeadline(soon)
 	}
@@ -424,38 +429,44 @@ func (c *ringConn) settle() {
 	l.conns--
 	if c.handler != nil {
 		l.counters.Open.Add(-1)
+		l.config.Gate.leave()
+		if c.follower != nil {
+			c.follower.Gone()
+		}
 	} else {
 		l.counters.Dialled.Add(-1)
 	}
+	l.freed()
+}
+
+func (c *ringConn) follow(f Follower) bool {
+	c.follower = f
+	return !c.freed
 }
 
 func (c *ringConn) Local() netip.AddrPort {
 	if c.named != nil {
 		return c.named.local
 	}
-	name, err := unix.Getsockname(c.fd)
-	return addrPort(name, err, c.freed)
+	return c.name((*uring.Address).SetLocal)
 }
 
 func (c *ringConn) Remote() netip.AddrPort {
 	if c.named != nil {
 		return c.named.remote
 	}
-	name, err := unix.Getpeername(c.fd)
-	return addrPort(name, err, c.freed)
+	return c.name((*uring.Address).SetPeer)
 }
 
-func addrPort(name unix.Sockaddr, err error, freed bool) netip.AddrPort {
-	if err != nil || freed {
+// name asks the kernel. It is invalid for a Unix socket, and for one that is gone.
+func (c *ringConn) name(ask func(*uring.Address, int) error) netip.AddrPort {
+	if c.freed {
 		return netip.AddrPort{}
 	}
-	switch name := name.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), uint16(name.Port))
+	if err := ask(&c.loop.address, c.fd); err != nil {
+		return netip.AddrPort{}
 	}
-	return netip.AddrPort{} // a Unix socket
+	return c.loop.address.AddrPort()
 }
 
 func (c *ringConn) SetAddrs(local, remote netip.AddrPort) { c.named = &names{local, remote} }

@@ -27,7 +27,7 @@ const (
 // when it has ended.
 func (c *ringConn) armRecv() {
 	c.wantRecv = true
-	if c.armed || c.starving || c.once {
+	if c.armed || c.starving || c.once != nil {
 		return
 	}
 	c.armed = true
@@ -42,7 +42,7 @@ func (c *ringConn) endRecv() {
 	if c.armed {
 		c.cancel(opRecv)
 	}
-	if c.once {
+	if c.once != nil {
 		c.cancel(opRecvOnce)
 	}
 }
@@ -220,39 +220,62 @@ func (c *ringConn) Read(p []byte) (int, error) {
 	}
 }
 
-// receiveOnce receives into p, which the kernel may write until the completion:
-// an interrupted receive is cancelled, and waited for.
+// receipt is a single receive. The kernel may write p until the completion.
+type receipt struct {
+	p   []byte
+	n   int   // bytes that it brought
+	cut error // why it was cancelled
+}
+
+func (l *ringLoop) getReceipt() *receipt {
+	if n := len(l.receipts); n > 0 {
+		r := l.receipts[n-1]
+		l.receipts = l.receipts[:n-1]
+		return r
+	}
+	return new(receipt)
+}
+
+func (l *ringLoop) putReceipt(r *receipt) {
+	*r = receipt{}
+	if len(l.receipts) < receiptsKept {
+		l.receipts = append(l.receipts, r)
+	}
+}
+
+// receiveOnce receives into p. An interrupted receive is cancelled, and waited for.
 func (c *ringConn) receiveOnce(p []byte) (int, error) {
-	c.once, c.dst, c.onceErr = true, p, nil
+	r := c.loop.getReceipt()
+	c.once, r.p = r, p
 	c.wantRecv = false
 	c.ops++
 	c.loop.ring.Recv(c.fd, p, c.userData(opRecvOnce))
-	for c.once {
-		if c.onceErr == nil {
-			if c.onceErr = c.cut(c.readDeadline); c.onceErr != nil && !c.closing {
+	for c.once != nil {
+		if r.cut == nil {
+			if r.cut = c.cut(c.readDeadline); r.cut != nil && !c.closing {
 				c.cancel(opRecvOnce)
 			}
 		}
 		c.waitReader()
 	}
-	c.dst = nil
+	n, err := r.n, r.cut
+	c.loop.putReceipt(r)
 	switch {
-	case c.dstN > 0:
-		return c.dstN, nil
+	case n > 0:
+		return n, nil
 	case c.inErr != nil:
 		return 0, c.inErr
-	case c.onceErr != nil:
-		return 0, c.onceErr
 	}
-	return 0, nil
+	return 0, err
 }
 
 func (c *ringConn) receivedOnce(result int32) {
-	c.once = false
-	c.dstN = int(max(result, 0))
+	r := c.once
+	c.once = nil
+	r.n = int(max(result, 0))
 	switch errno := unix.Errno(-min(result, 0)); {
 	case result > 0:
-	case result == 0 && len(c.dst) > 0:
+	case result == 0 && len(r.p) > 0:
 		c.inErr = io.EOF
 	case errno == unix.ECANCELED, errno == unix.EINTR, errno == unix.EAGAIN:
 		// Ours, or nothing happened: receiveOnce knows.

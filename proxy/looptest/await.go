@@ -3,6 +3,7 @@ package looptest
 import (
 	"bytes"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -341,16 +342,22 @@ func awaitHoldsBack(e *Env) {
 }
 
 // Unread bytes keep a socket readable: who waits for something else must not
-// look at it again and again.
+// look at it again and again. That would cost all of the time in each try; what the
+// rest of the process has to do, less in one of them.
 func awaitIsQuiet(e *Env) {
+	const tries, long = 5, 300 * time.Millisecond
 	for _, unread := range []int{0, 32 << 20} { // as much as the kernel takes
 		peer, c := e.peers()
 		go func() { _, _ = peer.Write(make([]byte, unread)) }()
 		e.Task(func() {
 			assert.Equal(e, loop.ErrDeadline, c.Await(e.Loop.Now().After(100*time.Millisecond)))
-			before := cpuTime()
-			assert.Equal(e, loop.ErrDeadline, c.Await(e.Loop.Now().After(300*time.Millisecond)))
-			assert.Less(e, cpuTime()-before, 150*time.Millisecond)
+			least := time.Duration(math.MaxInt64)
+			for try := 0; try < tries && least >= long/2; try++ {
+				before := cpuTime()
+				assert.Equal(e, loop.ErrDeadline, c.Await(e.Loop.Now().After(long)))
+				least = min(least, cpuTime()-before)
+			}
+			assert.Less(e, least, long/2)
 			c.Reset()
 		})
 	}

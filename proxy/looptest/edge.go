@@ -295,15 +295,18 @@ func closeDuringSendFile(e *Env) {
 }
 
 func drainFromTask(e *Env) {
+	e.spokenTo()
+	var begun atomic.Int32
 	address := e.Serve(func(c loop.Conn) bool {
+		begun.Add(1)
 		if line, err := readLine(c); err == nil && string(line) == "drain\n" {
 			c.Loop().Drain()
 		}
 		return echoLines(c)
 	})
 	c, other := e.Dial(address), e.Dial(address)
-	e.write(other, "begun") // its task waits for the rest of the line
-	time.Sleep(5 * time.Millisecond)
+	e.write(other, "begun")
+	e.eventually("its task to wait for the rest of the line", func() bool { return begun.Load() == 1 })
 	e.write(c, "drain\n")
 	e.read(c, "drain\n")
 	e.readEnd(c)

@@ -1,7 +1,6 @@
 package looptest
 
 import (
-	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -112,7 +111,7 @@ func greetGone(e *Env) {
 
 func greetPanics(e *Env) {
 	address := e.Listen(greeting{Funcs{OnServe: func(loop.Conn) bool { panic("greeting") }}, all})
-	c, err := net.DialTimeout("tcp", address, patience)
+	c, err := e.connect(address)
 	if err == nil { // else it was reset before
 		_, err = c.Read(make([]byte, 1))
 		assert.NoError(e, c.Close())
@@ -122,6 +121,7 @@ func greetPanics(e *Env) {
 }
 
 func greetDrain(e *Env) {
+	e.spokenTo()
 	address := e.Listen(greeting{Funcs{OnServe: hello}, all})
 	c := e.Dial(address)
 	e.read(c, "hello\n")

@@ -32,15 +32,16 @@ type Secure interface {
 }
 
 // RunOver runs the suite through a layer, but for the tests that are named with
-// the reason why they cannot hold there, and for those of what layers do not have:
-// a look at what the TCP of their own end takes, splice, and a greeting.
+// the reason why they cannot hold there, and for those of splice, of listeners and of
+// the gate before them, which layers do not have.
 func RunOver(t *testing.T, engine loop.Engine, layer Layer, without map[string]string) {
 	for name := range without {
 		_, is := tests()[name]
 		assert.True(t, is, "there is no test %q", name)
 	}
 	for name, test := range tests() {
-		if without[name] != "" || progressTests[name] != nil || spliceTests[name] != nil || greetTests[name] != nil {
+		below := spliceTests[name] != nil || listenTests[name] != nil || gateTests[name] != nil
+		if below || without[name] != "" {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -54,10 +55,17 @@ func RunOver(t *testing.T, engine loop.Engine, layer Layer, without map[string]s
 // bridge returns the plain end of a pair whose other end is passed on to and from
 // what secure makes of c: bytes, ends in order, and resets for all else.
 func (e *Env) bridge(c *net.TCPConn, secure func(*net.TCPConn) Secure) *net.TCPConn {
-	test, plain := pair(e)
+	test, plain := pair(e, net.Dialer{})
 	if test == nil {
 		return nil
 	}
+	e.join(c, secure, test, plain)
+	return test
+}
+
+// join is the bridge between what secure makes of c, and plain, whose other end is
+// the test's.
+func (e *Env) join(c *net.TCPConn, secure func(*net.TCPConn) Secure, test, plain *net.TCPConn) {
 	other := secure(c)
 	var both sync.WaitGroup
 	both.Go(func() {
@@ -89,17 +97,16 @@ func (e *Env) bridge(c *net.TCPConn, secure func(*net.TCPConn) Secure) *net.TCPC
 		_ = c.Close()
 		both.Wait()
 	})
-	return test
 }
 
-// pair returns two ends of a connection.
-func pair(e *Env) (one, other *net.TCPConn) {
+// pair returns two ends of a connection, of which dialer makes the first.
+func pair(e *Env, dialer net.Dialer) (one, other *net.TCPConn) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if !assert.NoError(e, err) {
 		return nil, nil
 	}
 	defer ln.Close()
-	dialled, err := net.Dial("tcp", ln.Addr().String())
+	dialled, err := dialer.Dial("tcp", ln.Addr().String())
 	if !assert.NoError(e, err) {
 		return nil, nil
 	}

@@ -148,6 +148,7 @@ func lastWord(e *Env) {
 // What has served only what comes before the first exchange is not idle: its
 // request may be on the way.
 func freshInDrain(e *Env) {
+	e.spokenTo()
 	h := &polite{fresh: true}
 	h.OnServe = func(c loop.Conn) bool {
 		h.fresh = string(c.Peek()) != "request\n"

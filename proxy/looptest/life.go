@@ -196,6 +196,7 @@ func drainIdle(e *Env) {
 }
 
 func drainUnspoken(e *Env) {
+	e.spokenTo()
 	address := e.Serve(echoLines)
 	c := e.Dial(address)
 	e.eventually("accept", func() bool { return e.Loop.Counters().Accepted.Load() == 1 })

@@ -10,6 +10,7 @@
 package looptest
 
 import (
+	"cmp"
 	"io"
 	"maps"
 	"net"
@@ -29,6 +30,9 @@ import (
 // nothing is measured here; a test that fails takes this long.
 const patience = 10 * time.Second
 
+// drainQuiet is the worker's, unless a test says another: each drain takes this long.
+const drainQuiet = 300 * time.Millisecond
+
 // Run runs the whole suite on one engine.
 func Run(t *testing.T, engine loop.Engine) {
 	for name, test := range tests() {
@@ -43,7 +47,7 @@ func tests() map[string]func(*Env) {
 	all := make(map[string]func(*Env))
 	for _, group := range []map[string]func(*Env){
 		streamTests, sendTests, progressTests, awaitTests, taskTests, lifeTests, edgeTests, stressTests, fileTests,
-		layerTests, spliceTests, greetTests,
+		layerTests, spliceTests, greetTests, gateTests, listenTests,
 	} {
 		maps.Copy(all, group)
 	}
@@ -102,9 +106,18 @@ func New(t testing.TB, cfg loop.Config) *Env {
 		default: // counted all the same; the worker must not wait
 		}
 	}
+	cfg.DrainQuiet = cmp.Or(cfg.DrainQuiet, drainQuiet)
 	e.config = cfg
 	e.restart(cfg)
 	return e
+}
+
+// spokenTo gives clients who speak in a drain the time that they have by default.
+func (e *Env) spokenTo() {
+	e.Helper()
+	cfg := e.config
+	cfg.DrainQuiet = 0
+	e.restart(cfg)
 }
 
 // restart replaces the worker by one with another configuration.

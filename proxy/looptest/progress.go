@@ -73,17 +73,26 @@ func (e *Env) serveSlowly(rate int64, deadline time.Duration) (address string, c
 	}), content
 }
 
-// dialSlow connects a client with little room for what it does not read yet.
-func dialSlow(address string) (*net.TCPConn, error) {
+// dialSlow connects a client with little room for what it does not read yet, also
+// in the bridge of a layer.
+func (e *Env) dialSlow(address string) (*net.TCPConn, error) {
+	const room = 8 << 10
 	dialer := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) (err error) {
-		controlErr := raw.Control(func(fd uintptr) { err = setReceiveBuffer(fd, 8<<10) })
+		controlErr := raw.Control(func(fd uintptr) { err = setReceiveBuffer(fd, room) })
 		return errors.Join(err, controlErr)
 	}}
-	c, err := dialer.Dial("tcp", address)
+	dialled, err := dialer.Dial("tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	return c.(*net.TCPConn), c.SetDeadline(time.Now().Add(2 * patience))
+	c := dialled.(*net.TCPConn)
+	if e.layer != nil {
+		test, plain := pair(e, dialer)
+		_ = plain.SetWriteBuffer(room) // it cannot fail on an open socket
+		e.join(c, e.layer.Connect, test, plain)
+		c = test
+	}
+	return c, c.SetDeadline(time.Now().Add(2 * patience))
 }
 
 // drip reads a little at a time until it was long enough.
@@ -102,7 +111,7 @@ func (e *Env) slowly(address string, f func(how byte, c *net.TCPConn)) {
 	e.Helper()
 	var clients sync.WaitGroup
 	for how := range slowSends {
-		c, err := dialSlow(address)
+		c, err := e.dialSlow(address)
 		require.NoError(e, err)
 		e.Cleanup(func() { _ = c.Close() })
 		e.write(c, string(how))
@@ -123,6 +132,7 @@ func slowGetAll(e *Env) {
 		got, err := drip(c, 4*slowDeadline)
 		assert.NoError(e, err, "%c", how)
 		assert.Less(e, len(got), len(content), "%c", how)
+		assert.NoError(e, c.SetReadBuffer(1<<20)) // the rest is not to take long
 		rest := make([]byte, len(content)-len(got))
 		n, err := io.ReadFull(c, rest)
 		assert.NoError(e, err, "%c: %d of %d", how, len(got)+n, len(content))
@@ -178,7 +188,7 @@ func slowInterrupted(e *Env) {
 		return false
 	})
 	for _, how := range []string{"w", "f"} {
-		c, err := dialSlow(address)
+		c, err := e.dialSlow(address)
 		require.NoError(e, err)
 		e.write(c, how)
 		got, err := drip(c, patience/2)

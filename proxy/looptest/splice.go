@@ -49,6 +49,17 @@ func (e *Env) spliced() (source, sink *net.TCPConn, from, to loop.Splicer) {
 	return source, sink, from, to
 }
 
+// readPipe waits for what it reads: bytes in the pipe, or in Peek, or an error.
+func readPipe(from loop.Splicer, pipe *loop.Pipe) (n int, err error) {
+	for n == 0 && err == nil {
+		if err = from.AwaitBytes(); err != nil || len(from.Peek()) > 0 {
+			break
+		}
+		n, err = from.ReadPipe(pipe)
+	}
+	return n, err
+}
+
 // pump moves everything, through a pipe where it can, until an error, which is of
 // the sending side if that is true.
 func pump(e *Env, from, to loop.Splicer) (moved int, err error, sending bool) {
@@ -58,7 +69,7 @@ func pump(e *Env, from, to loop.Splicer) (moved int, err error, sending bool) {
 	}
 	defer e.Loop.PutPipe(pipe)
 	for {
-		n, err := from.ReadPipe(pipe)
+		n, err := readPipe(from, pipe)
 		if err != nil {
 			return moved, err, false
 		}
@@ -127,7 +138,7 @@ func splicePeekFirst(e *Env) {
 		}
 		pipe, err := e.Loop.Pipe()
 		assert.NoError(e, err)
-		n, err := from.ReadPipe(pipe)
+		n, err := readPipe(from, pipe)
 		assert.Zero(e, n)
 		assert.NoError(e, err)
 		_, err = to.Write(from.Peek())
@@ -135,7 +146,7 @@ func splicePeekFirst(e *Env) {
 		from.Consume(len(from.Peek()))
 		e.write(source, "second")
 		for n == 0 && err == nil { // a receive that was under way may bring it
-			if n, err = from.ReadPipe(pipe); n == 0 && err == nil {
+			if n, err = readPipe(from, pipe); n == 0 && err == nil {
 				_, err = to.Write(from.Peek())
 				n = len(from.Peek())
 				from.Consume(n)
@@ -187,12 +198,12 @@ func fill(e *Env, source *net.TCPConn, from loop.Splicer, text string) *loop.Pip
 	pipe, err := e.Loop.Pipe()
 	assert.NoError(e, err)
 	from.SetReadDeadline(e.Loop.Now().After(time.Millisecond))
-	_, err = from.ReadPipe(pipe) // no other receive is under way then
+	_, err = readPipe(from, pipe) // no other receive is under way then
 	assert.Equal(e, loop.ErrDeadline, err)
 	from.SetReadDeadline(0)
 	_, err = io.WriteString(source, text)
 	assert.NoError(e, err)
-	_, err = from.ReadPipe(pipe)
+	_, err = readPipe(from, pipe)
 	assert.NoError(e, err)
 	assert.Equal(e, len(text), pipe.Held())
 	return pipe
@@ -321,7 +332,7 @@ func spliceMixed(e *Env) {
 			case 1:
 				n, err = from.Read(p[:1+turn%len(p)])
 			default:
-				_, err = from.ReadPipe(pipe)
+				_, err = readPipe(from, pipe)
 				for pipe.Held() > 0 && err == nil {
 					_, err = to.WritePipe(pipe)
 				}

@@ -54,11 +54,11 @@ func spliceReadDeadline(e *Env) {
 		assert.NoError(e, err)
 		for range 3 {
 			from.SetReadDeadline(e.Loop.Now().After(10 * time.Millisecond))
-			_, err := from.ReadPipe(pipe)
+			_, err := readPipe(from, pipe)
 			assert.Equal(e, loop.ErrDeadline, err)
 			from.SetReadDeadline(e.Loop.Now().After(patience))
 			e.write(source, "late")
-			n, err := from.ReadPipe(pipe)
+			n, err := readPipe(from, pipe)
 			assert.Equal(e, 4, n)
 			assert.NoError(e, err)
 			for pipe.Held() > 0 && err == nil {

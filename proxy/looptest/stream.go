@@ -34,7 +34,7 @@ var streamTests = map[string]func(*Env){
 	"switching between heads and bodies on one connection": headsAndBodies,
 }
 
-// echoLines answers each line with itself.
+// echoLines answers each line with itself, before it waits for the rest of the next.
 func echoLines(c loop.Conn) bool {
 	for {
 		line, err := readLine(c)
@@ -45,8 +45,11 @@ func echoLines(c loop.Conn) bool {
 			return false
 		}
 		c.Consume(len(line))
-		if len(c.Peek()) == 0 {
-			return c.Flush() == nil
+		if bytes.IndexByte(c.Peek(), '\n') >= 0 {
+			continue
+		}
+		if err := c.Flush(); err != nil || len(c.Peek()) == 0 {
+			return err == nil
 		}
 	}
 }

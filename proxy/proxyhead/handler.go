@@ -20,6 +20,9 @@ type Config struct {
 	// Refused is told of connections without a header that is one. It is called
 	// on the worker and must not wait. nil: nobody is.
 	Refused func(proxy netip.AddrPort, why error)
+	// Admit is asked about a client that a header names, before anybody above
+	// hears of it: false resets the connection. nil admits all.
+	Admit func(c loop.Conn) bool
 }
 
 // Handler is the loop.Handler that takes the headers off connections, and hands
@@ -73,8 +76,11 @@ func (h *Handler) Greets(c loop.Conn) bool {
 func (h *Handler) Serve(c loop.Conn) (keep bool) {
 	switch c.Attachment() {
 	case owes:
-		if err := h.read(c); err != nil {
+		named, err := h.read(c)
+		if err != nil {
 			h.refuse(c, err)
+		}
+		if err != nil || named && h.config.Admit != nil && !h.config.Admit(c) {
 			c.Reset()
 			return false
 		}
@@ -92,22 +98,22 @@ func (h *Handler) Serve(c loop.Conn) (keep bool) {
 	return h.above.Serve(c)
 }
 
-// read takes the header off. It waits.
-func (h *Handler) read(c loop.Conn) error {
+// read takes the header off, and says whether it named a client. It waits.
+func (h *Handler) read(c loop.Conn) (named bool, err error) {
 	for {
 		n, said, err := h.parser.Parse(c.Peek())
 		if err == nil {
 			c.Consume(n)
-			if said.From.IsValid() {
+			if named = said.From.IsValid(); named {
 				c.SetAddrs(said.To, said.From)
 			}
-			return nil
+			return named, nil
 		}
 		if err != ErrShort {
-			return err
+			return false, err
 		}
 		if err := c.Fill(); err != nil {
-			return fmt.Errorf("%w: %w", ErrShort, err)
+			return false, fmt.Errorf("%w: %w", ErrShort, err)
 		}
 	}
 }

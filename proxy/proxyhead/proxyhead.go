@@ -13,6 +13,7 @@ package proxyhead
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -36,8 +37,9 @@ const (
 // the proxy's own, or it does not know them.
 type Header struct {
 	From, To netip.AddrPort // the client, and what it has connected to
-	// What a client of TLS has asked for; written by version 2 only.
-	ServerName, Protocol string
+	// TLS is what the client has asked for and proved in its handshake; nil: it speaks
+	// plain. It is written only, by version 2.
+	TLS *tls.ConnectionState
 }
 
 const (
@@ -179,15 +181,14 @@ func Append(b []byte, v Version, h Header) ([]byte, error) {
 	if h.From.IsValid() && h.To.IsValid() {
 		said = proxyproto.HeaderProxyFromAddrs(byte(v), net.TCPAddrFromAddrPort(h.From), net.TCPAddrFromAddrPort(h.To))
 	}
-	var fields []proxyproto.TLV
-	if v == V2 && h.Protocol != "" {
-		fields = append(fields, proxyproto.TLV{Type: proxyproto.PP2_TYPE_ALPN, Value: []byte(h.Protocol)})
-	}
-	if v == V2 && h.ServerName != "" {
-		fields = append(fields, proxyproto.TLV{Type: proxyproto.PP2_TYPE_AUTHORITY, Value: []byte(h.ServerName)})
-	}
-	if err := said.SetTLVs(fields); err != nil {
-		return b, err
+	if v == V2 && h.TLS != nil {
+		fields, err := fieldsOf(h.TLS)
+		if err == nil {
+			err = said.SetTLVs(fields)
+		}
+		if err != nil {
+			return b, err
+		}
 	}
 	text, err := said.Format()
 	return append(b, text...), err

@@ -1,6 +1,7 @@
 package proxyhead
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"hash/crc32"
 	"net/netip"
@@ -138,16 +139,14 @@ func TestAppend(t *testing.T) {
 		header  Header
 		want    string
 	}{
-		"a line":       {V1, Header{From: client4, To: server4, ServerName: "x"}, "PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n"},
+		"a line": {
+			V1, Header{From: client4, To: server4, TLS: new(tls.ConnectionState)}, "PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n",
+		},
 		"a line, IPv6": {V1, Header{From: client6, To: server6}, "PROXY TCP6 2001:db8::7 2001:db8::1 40000 443\r\n"},
 		"a line, none": {V1, Header{}, "PROXY UNKNOWN\r\n"},
 		"binary":       {V2, Header{From: client4, To: server4}, binary2(0x21, 0x11, addresses4)},
 		"binary, IPv6": {V2, Header{From: client6, To: server6}, binary2(0x21, 0x21, addresses6)},
 		"our own":      {V2, Header{}, binary2(0x20, 0, "")},
-		"what TLS said": {
-			V2, Header{From: client4, To: server4, ServerName: "a.example", Protocol: "h2"},
-			binary2(0x21, 0x11, addresses4+"\x01\x00\x02h2\x02\x00\x09a.example"),
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Append([]byte("before "), row.version, row.header)

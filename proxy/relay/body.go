@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"io"
+	"math"
 	"time"
 
 	"atlas/proxy/h1"
@@ -20,8 +21,10 @@ var (
 type Body struct {
 	conn    loop.Conn
 	kind    h1.BodyKind
-	left    int64 // of BodyLength
-	room    int64 // of BodyChunked, for bytes until ErrTooLong
+	whole   int64 // of BodyLength
+	left    int64 // what is left of whole
+	most    int64 // of BodyChunked, beyond which it is ErrTooLong
+	room    int64 // what is left of most
 	chunks  h1.Chunks
 	trailer *h1.Trailer // made for the first chunked body: it is 2 KB
 	tail    int         // bytes of the trailer section that End will consume
@@ -38,13 +41,14 @@ type Body struct {
 // Start prepares for a body whose first byte is the next one of c.
 func (b *Body) Start(c loop.Conn, framing h1.Body) {
 	b.conn, b.kind, b.left = c, framing.Kind, framing.Length
-	b.chunks, b.tail, b.room = h1.Chunks{}, 0, 1<<63-1
+	b.whole = framing.Length
+	b.chunks, b.tail, b.most, b.room = h1.Chunks{}, 0, math.MaxInt64, math.MaxInt64
 	b.done, b.cut, b.hurry, b.rateMin = framing.Empty(), false, 0, 0
 }
 
 // Limit bounds how long the body may be, where that is not known in advance: in
 // chunks.
-func (b *Body) Limit(most int64) { b.room = most }
+func (b *Body) Limit(most int64) { b.most, b.room = most, most }
 
 // Demand has Read fail with ErrTooSlow once it has waited for the body's sender
 // for longer than grace in all, and got less than rateMin bytes a second for it.
@@ -69,6 +73,10 @@ func (b *Body) Interrupt() {
 	b.cut = true
 	b.conn.SetReadDeadline(loop.Past)
 }
+
+// Taken is how many bytes of the body were read, of one whose end is known without
+// the end of its connection.
+func (b *Body) Taken() int64 { return b.whole - b.left + b.most - b.room }
 
 // Done reports that the whole body was read.
 func (b *Body) Done() bool { return b.done }

@@ -82,6 +82,8 @@ func Copy(to *Writer, from *Body, buffer []byte, read, write time.Duration) (rea
 
 // Writer frames a body that is sent.
 type Writer struct {
+	Sent    int64 // bytes of the body
+	Wire    int64 // the same with their framing
 	conn    loop.Conn
 	chunked bool
 	cut     bool
@@ -89,7 +91,10 @@ type Writer struct {
 }
 
 // Start prepares for the body of a new message.
-func (w *Writer) Start(c loop.Conn, chunked bool) { w.conn, w.chunked, w.cut = c, chunked, false }
+func (w *Writer) Start(c loop.Conn, chunked bool) {
+	w.conn, w.chunked, w.cut = c, chunked, false
+	w.Sent, w.Wire = 0, 0
+}
 
 // Interrupt ends a Write that waits in another task, and every later one of this
 // body, with loop.ErrDeadline. See Body.Interrupt.
@@ -103,10 +108,13 @@ func (w *Writer) Write(p []byte) (int, error) {
 	if w.cut {
 		return 0, loop.ErrDeadline
 	}
+	w.Sent += int64(len(p))
+	w.Wire += int64(len(p))
 	if !w.chunked || len(p) == 0 {
 		return w.conn.Write(p)
 	}
 	w.scratch = h1.AppendChunkHead(w.scratch[:0], len(p))
+	w.Wire += int64(len(w.scratch) + len(h1.ChunkEnd))
 	if _, err := w.conn.Write(w.scratch); err != nil {
 		return 0, err
 	}
@@ -137,6 +145,7 @@ func (w *Writer) End(trailer *h1.Trailer, underscores bool) error {
 		}
 	}
 	w.scratch = append(w.scratch, "\r\n"...)
+	w.Wire += int64(len(w.scratch))
 	_, err := w.conn.Write(w.scratch)
 	return err
 }

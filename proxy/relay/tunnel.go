@@ -144,30 +144,50 @@ func (t *tunnel) burst(side int) (more bool, readErr, writeErr error) {
 	}
 }
 
-// splice moves the rest of a bulk through a pipe.
+// splice moves the rest of a bulk through pipes. While it waits for more it has
+// none, and it ends with what comes in no bulk.
 func (t *tunnel) splice(side int) (readErr, writeErr error) {
+	from := t.splicers[side]
+	t.spliceAt[side] = spliceMin
+	for {
+		if err := from.AwaitBytes(); err != nil {
+			return err, nil
+		}
+		if len(from.Peek()) > 0 {
+			return nil, nil
+		}
+		n, readErr, writeErr := t.pump(side)
+		if n < bulkBytes || readErr != nil || writeErr != nil {
+			return readErr, writeErr
+		}
+	}
+}
+
+// pump moves what is here of one side, and what comes meanwhile. n is how much it
+// was, or less.
+func (t *tunnel) pump(side int) (n int, readErr, writeErr error) {
 	from, to := t.splicers[side], t.splicers[1-side]
 	pipe, err := t.loop.Pipe()
 	if err != nil {
 		t.spliceAt[side] = spliceAgain
-		return nil, nil
+		return 0, nil, nil
 	}
-	t.spliceAt[side] = spliceMin
 	defer t.loop.PutPipe(pipe)
 	for {
-		n, err := t.briefly(side, func() (int, error) { return from.ReadPipe(pipe) })
+		moved, err := from.ReadPipe(pipe)
 		if err == loop.ErrNoSplice {
 			t.spliceAt[side] = math.MaxInt64
-			return nil, nil
+			return 0, nil, nil
 		}
-		if n == 0 {
-			return err, nil
+		if moved == 0 {
+			return n, err, nil
 		}
-		t.ending.Moved[side] += int64(n)
+		n = max(n, moved)
+		t.ending.Moved[side] += int64(moved)
 		t.touch()
 		for pipe.Held() > 0 {
 			if _, err := to.WritePipe(pipe); err != nil {
-				return nil, err
+				return n, nil, err
 			}
 			t.touch() // it may have taken its time
 		}
@@ -180,15 +200,9 @@ func (t *tunnel) read(side int, p []byte, bulk bool) (int, error) {
 	if len(from.Peek()) > 0 || !bulk {
 		return from.Read(p)
 	}
-	return t.briefly(side, func() (int, error) { return from.Read(p) })
-}
-
-// briefly reads, and gives up after bulkWait: then it returns nothing.
-func (t *tunnel) briefly(side int, read func() (int, error)) (int, error) {
-	from := t.ends[side]
 	t.bulk[side] = true
 	from.SetReadDeadline(t.loop.Now().After(bulkWait))
-	n, err := read()
+	n, err := from.Read(p)
 	t.bulk[side] = false
 	from.SetReadDeadline(t.loop.Now().After(t.silence))
 	if err == loop.ErrDeadline {

@@ -78,7 +78,7 @@ func (c *child) pinned() map[string]int {
 // A worker of the ring has one ring; on netpoll there is none.
 func TestRings(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		c := spawn(t, staticConfig(t, engine))
+		c := spawn(t, looptest.StaticConfig(t, engine))
 		want := 0
 		if engine == loop.IOUring {
 			want = 2
@@ -98,7 +98,7 @@ func TestWorkersArePinned(t *testing.T) {
 		t.Log("with one core everything is on it")
 		return
 	}
-	text := strings.Replace(staticConfig(t, loop.IOUring), "workers = 2\npin = false", "workers = 2", 1)
+	text := strings.Replace(looptest.StaticConfig(t, loop.IOUring), "workers = 2\npin = false", "workers = 2", 1)
 	c := spawn(t, text)
 	for range 20 { // helper threads start
 		assert.Equal(t, "hello", dial(t, c.address).get("/a"))
@@ -106,7 +106,7 @@ func TestWorkersArePinned(t *testing.T) {
 	want := map[string]int{strconv.Itoa(cores[0]): 1, strconv.Itoa(cores[1]): 1}
 	assert.Equal(t, want, c.pinned())
 
-	unpinned := spawn(t, staticConfig(t, loop.IOUring))
+	unpinned := spawn(t, looptest.StaticConfig(t, loop.IOUring))
 	assert.Empty(t, unpinned.pinned())
 }
 
@@ -153,7 +153,7 @@ func (c *child) refused(entries uint32, errno syscall.Errno) *child {
 
 // Where the kernel refuses a ring, auto serves without one and says why, once.
 func TestFallBack(t *testing.T) {
-	c := prepare(t, staticConfig(t, loop.Auto)).withoutRing().listening()
+	c := prepare(t, looptest.StaticConfig(t, loop.Auto)).withoutRing().listening()
 	assert.Equal(t, "hello", dial(t, c.address).get("/a"))
 	assert.Zero(t, c.rings())
 	require.Len(t, c.log.lines(""), 2)
@@ -168,7 +168,7 @@ func TestFallBack(t *testing.T) {
 // The probe's small ring may fit where a worker's does not: then, too, all workers
 // use the other engine.
 func TestFallBackOfWorkers(t *testing.T) {
-	c := prepare(t, staticConfig(t, loop.Auto)).refused(512, unix.ENOMEM).listening()
+	c := prepare(t, looptest.StaticConfig(t, loop.Auto)).refused(512, unix.ENOMEM).listening()
 	assert.Equal(t, "hello", dial(t, c.address).get("/a"))
 	assert.Zero(t, c.rings())
 	reasons := c.log.lines("level=WARN")
@@ -180,7 +180,7 @@ func TestFallBackOfWorkers(t *testing.T) {
 // Who asks for the ring by name and cannot have it is told why, and gets nothing
 // else in its place.
 func TestNoFallBack(t *testing.T) {
-	c := prepare(t, staticConfig(t, loop.IOUring)).withoutRing()
+	c := prepare(t, looptest.StaticConfig(t, loop.IOUring)).withoutRing()
 	err := <-c.exited
 	assert.ErrorContains(t, err, "exit status 1")
 	c.exited <- nil
@@ -201,7 +201,7 @@ func TestManyIdleConnections(t *testing.T) {
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 	conns := min(10_000, int(limit.Max)-500) // the runtime has raised ours as far as allowed
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		c := spawn(t, staticConfig(t, engine))
+		c := spawn(t, looptest.StaticConfig(t, engine))
 		first := dial(t, c.address)
 		for range 1000 {
 			first.get("/a")
@@ -324,7 +324,7 @@ func TestLargeBodies(t *testing.T) {
 	require.NoError(t, err)
 	digest := fmt.Sprintf("%x", want.Sum(nil))
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		c := spawn(t, proxyConfig(engine, []string{origin(t, digestOrigin(size))}))
+		c := spawn(t, looptest.ProxyConfig(engine, []string{origin(t, digestOrigin(size))}))
 		transport := &http.Transport{DisableCompression: true}
 		defer transport.CloseIdleConnections()
 		web := &http.Client{Transport: transport, Timeout: 10 * patience}

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"atlas/proxy/config"
+	"atlas/proxy/looptest"
 )
 
 // Environment of a child process: its part in the test, and its configuration.
@@ -52,6 +53,7 @@ func serveRole(file string) error {
 	if err != nil {
 		return err
 	}
+	cfg.AccessLog.Format = "off" // the standard output has the answers
 	s, err := Start(cfg, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err
@@ -139,7 +141,7 @@ func (c *child) listening() *child {
 func spawn(t testing.TB, text string) *child {
 	t.Helper()
 	c := prepare(t, text)
-	require.NoError(t, c.cmd.Start())
+	require.NoError(t, looptest.Start(c.cmd))
 	return c.started().listening()
 }
 

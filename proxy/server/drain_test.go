@@ -71,7 +71,7 @@ func TestDrainFinishesInFlight(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		half := strings.Repeat("0123456789", 20_000)
 		up, asked, release := slowOrigin(t, half)
-		s := launch(t, proxyConfig(engine, []string{up}), nil)
+		s := launch(t, looptest.ProxyConfig(engine, []string{up}), nil)
 		var idle, slow []*client
 		for range 4 { // on both workers, most probably
 			c := s.dial()
@@ -107,7 +107,7 @@ func TestDrainFinishesInFlight(t *testing.T) {
 func TestDrainFinishesBodies(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		const size = 32 << 20
-		text := staticConfig(t, engine)
+		text := looptest.StaticConfig(t, engine)
 		_, root, _ := strings.Cut(text, "root = \"")
 		root, _, _ = strings.Cut(root, "\"")
 		require.NoError(t, os.WriteFile(filepath.Join(root, "large"), bytes.Repeat([]byte("x"), size), 0o644))
@@ -122,7 +122,7 @@ func TestDrainFinishesBodies(t *testing.T) {
 			n, err := io.Copy(io.Discard, r.Body)
 			_, _ = fmt.Fprint(w, n, err)
 		})
-		proxy := launch(t, proxyConfig(engine, []string{up}), nil)
+		proxy := launch(t, looptest.ProxyConfig(engine, []string{up}), nil)
 		upload := proxy.dial()
 		upload.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 50_000))
 		eventually(t, "the upload to begin", func() bool {
@@ -153,7 +153,7 @@ func TestDrainFinishesBodies(t *testing.T) {
 func TestDrainRefuses(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		up, asked, release := slowOrigin(t, "half")
-		s := launch(t, proxyConfig(engine, []string{up}), nil)
+		s := launch(t, looptest.ProxyConfig(engine, []string{up}), nil)
 		slow := s.dial()
 		slow.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
 		<-asked
@@ -178,7 +178,7 @@ func TestDrainTimeout(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		up, asked, release := slowOrigin(t, "half")
 		defer release()
-		s := launch(t, proxyConfig(engine, []string{up}), nil)
+		s := launch(t, looptest.ProxyConfig(engine, []string{up}), nil)
 		var cut []*client
 		for _, path := range []string{"/slow", "/late"} {
 			c := s.dial()
@@ -205,7 +205,7 @@ func TestDrainTimeout(t *testing.T) {
 // answered, and told that this was it.
 func TestDrainUnspoken(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		s := launch(t, staticConfig(t, engine), nil)
+		s := launch(t, looptest.StaticConfig(t, engine), nil)
 		c := s.dial()
 		eventually(t, "accept", func() bool {
 			return s.workers[0].Counters().Open.Load()+s.workers[1].Counters().Open.Load() == 1

@@ -19,9 +19,11 @@ const failuresQueued = 256
 // log.
 type failures struct {
 	log     *slog.Logger
-	queue   chan any     // exchange.Failure, tunnel.Failure, refusal
+	queue   chan any     // exchange.Failure, tunnel.Failure, refusal, limited
 	dropped atomic.Int64 // since the last one that was logged
-	done    chan struct{}
+	// unlogged are all that were dropped so far.
+	unlogged atomic.Int64
+	done     chan struct{}
 }
 
 func startFailures(log *slog.Logger) *failures {
@@ -38,6 +40,7 @@ func (f *failures) put(record any) {
 	case f.queue <- record:
 	default:
 		f.dropped.Add(1)
+		f.unlogged.Add(1)
 	}
 }
 
@@ -51,13 +54,15 @@ func (f *failures) run() {
 			f.writeTunnel(&r)
 		case refusal:
 			f.line(slog.LevelWarn, "PROXY header refused", "proxy", nameOf(r.proxy), "why", r.why.Error())
+		case limited:
+			f.writeLimited(&r)
 		}
 	}
 }
 
 func (f *failures) write(r *exchange.Failure) {
 	level := slog.LevelWarn
-	if r.Status == exchange.StatusGone {
+	if r.Status == exchange.StatusGone || r.Status == 429 {
 		level = slog.LevelInfo // clients do that
 	}
 	fields := []any{"status", r.Status, "client", nameOf(r.Client), "method", r.Method, "target", r.Target}

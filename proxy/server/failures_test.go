@@ -34,7 +34,7 @@ func TestFailuresLogged(t *testing.T) {
 				_, _ = io.WriteString(w, r.Header.Get("Via"))
 			}
 		})
-		s := launch(t, proxyConfig(engine, []string{up}), nil)
+		s := launch(t, looptest.ProxyConfig(engine, []string{up}), nil)
 		c := s.dial()
 		assert.Equal(t, "1.1 "+s.pseudonym, c.get("/fine"))
 		assert.Regexp(t, "^atlas-[0-9a-f]{8}$", s.pseudonym)
@@ -66,7 +66,7 @@ func TestFailuresLogged(t *testing.T) {
 // An origin server has no Proxy-Status to send, and adds no Via.
 func TestStaticSaysNoProxyStatus(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		s := launch(t, staticConfig(t, engine), nil)
+		s := launch(t, looptest.StaticConfig(t, engine), nil)
 		for _, request := range []string{"GET /missing HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\n\r\n"} {
 			c := s.dial()
 			c.send(request)

@@ -43,7 +43,7 @@ func breakHandler(h exchange.Handler) exchange.Handler { return breaking{h} }
 func TestPanics(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		const panics = 100
-		s := launch(t, staticConfig(t, engine), breakHandler)
+		s := launch(t, looptest.StaticConfig(t, engine), breakHandler)
 		var others []*client
 		for range 8 {
 			c := s.dial()
@@ -98,7 +98,7 @@ func TestPanics(t *testing.T) {
 // A handler that answers nothing is broken: its client must not wait for ever.
 func TestSilentHandler(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		s := launch(t, staticConfig(t, engine), breakHandler)
+		s := launch(t, looptest.StaticConfig(t, engine), breakHandler)
 		c := s.dial()
 		c.send("GET /silent HTTP/1.1\r\nHost: a\r\n\r\n")
 		_, err := io.ReadAll(c)
@@ -110,7 +110,7 @@ func TestSilentHandler(t *testing.T) {
 // goes on sending, and costs nobody else anything.
 func TestGarbage(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		s := launch(t, staticConfig(t, engine), nil)
+		s := launch(t, looptest.StaticConfig(t, engine), nil)
 		other := s.dial()
 		for _, row := range []struct {
 			name, bytes string
@@ -148,7 +148,7 @@ func TestGarbage(t *testing.T) {
 // Garbage behind a request that was fine does not cost its answer.
 func TestGarbageBehindRequest(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		s := launch(t, staticConfig(t, engine), nil)
+		s := launch(t, looptest.StaticConfig(t, engine), nil)
 		c := s.dial()
 		c.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n\x00\x01\x02" + strings.Repeat("x", 500_000))
 		_, body := c.receive()
@@ -162,7 +162,7 @@ func TestGarbageBehindRequest(t *testing.T) {
 // Connections come and go while requests run on others.
 func TestChurn(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		s := launch(t, staticConfig(t, engine), nil)
+		s := launch(t, looptest.StaticConfig(t, engine), nil)
 		var failed atomic.Int64
 		done := make(chan struct{})
 		const clients, each = 8, 50

@@ -58,9 +58,9 @@ func command(t *testing.T, steps []step, name string, args ...string) (output st
 	c.Stdout, c.Stderr = out, out
 	stdin, err := c.StdinPipe()
 	require.NoError(t, err)
-	require.NoError(t, c.Start())
+	require.NoError(t, looptest.Start(c))
 	ended := make(chan error, 1)
-	printed := func(s step) bool { return strings.Count(out.all(), s.await) >= s.times }
+	printed := func(s step) bool { return strings.Count(out.String(), s.await) >= s.times }
 	go func() { ended <- c.Wait() }()
 	for _, s := range steps {
 		for end := time.Now().Add(patience); !printed(s) && len(ended) == 0 && time.Now().Before(end); {
@@ -70,13 +70,7 @@ func command(t *testing.T, steps []step, name string, args ...string) (output st
 	}
 	_ = stdin.Close()
 	err = <-ended
-	return out.all(), err
-}
-
-func (b *logBook) all() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
+	return out.String(), err
 }
 
 func TestCurl(t *testing.T) {
@@ -91,7 +85,7 @@ func TestCurl(t *testing.T) {
 			_, _ = w.Write(got)
 		})
 		ca := k.WriteCert(t, k.dir, "ca")
-		s := launch(t, proxyConfig(engine, []string{up}, "tls = true", `server_name = "up.test"`, fmt.Sprintf("ca = %q", ca),
+		s := launch(t, looptest.ProxyConfig(engine, []string{up}, "tls = true", `server_name = "up.test"`, fmt.Sprintf("ca = %q", ca),
 			"[listen.tls]", k.pair("a", "a.test"), fmt.Sprintf("client_ca = %q", ca), `client_auth = "optional"`), nil)
 		_, port, _ := net.SplitHostPort(s.Addr())
 		file := filepath.Join(k.dir, "body")
@@ -135,7 +129,7 @@ func TestOpensslClient(t *testing.T) {
 	requireInstalled(t, "openssl")
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		k := newKeys(t)
-		s := launch(t, staticConfig(t, engine, "[listen.tls]", k.pair("a", "a.test")), nil)
+		s := launch(t, looptest.StaticConfig(t, engine, "[listen.tls]", k.pair("a", "a.test")), nil)
 		out := s.openssl(k, askOnce, "-tls1_3", "-alpn", "h2,http/1.1")
 		assert.Contains(t, out, "Verify return code: 0 (ok)")
 		assert.Contains(t, out, "ALPN protocol: http/1.1")
@@ -186,7 +180,7 @@ func TestStaple(t *testing.T) {
 			require.NoError(t, os.WriteFile(staple, der, 0o644))
 		}
 		write(cert.Leaf, ocsp.Good, time.Now().Add(time.Hour))
-		s := launch(t, staticConfig(t, engine, "[listen.tls]", fmt.Sprintf("cert = %q\nkey = %q\nocsp_staple = %q",
+		s := launch(t, looptest.StaticConfig(t, engine, "[listen.tls]", fmt.Sprintf("cert = %q\nkey = %q\nocsp_staple = %q",
 			certFile, keyFile, staple)), nil)
 		stapled := func() bool {
 			return strings.Contains(s.openssl(k, askOnce, "-status"), "OCSP Response Status: successful")
@@ -227,7 +221,7 @@ func TestOpensslServer(t *testing.T) {
 		require.NoError(t, ln.Close())
 		server := exec.Command("openssl", "s_server", "-accept", address, "-cert", cert, "-key", key, "-WWW", "-quiet")
 		server.Dir = k.dir
-		require.NoError(t, server.Start())
+		require.NoError(t, looptest.Start(server))
 		t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
 		eventually(t, "openssl to listen", func() bool {
 			c, err := net.Dial("tcp", address)
@@ -236,7 +230,7 @@ func TestOpensslServer(t *testing.T) {
 			}
 			return c.Close() == nil
 		})
-		s := launch(t, proxyConfig(engine, []string{address}, "tls = true", `server_name = "up.test"`, fmt.Sprintf("ca = %q", ca)),
+		s := launch(t, looptest.ProxyConfig(engine, []string{address}, "tls = true", `server_name = "up.test"`, fmt.Sprintf("ca = %q", ca)),
 			nil)
 		for range 3 {
 			c := s.dial()
@@ -246,5 +240,79 @@ func TestOpensslServer(t *testing.T) {
 			assert.True(t, bytes.Equal(body, []byte(text)))
 		}
 		assert.True(t, s.shutdown(patience))
+	})
+}
+
+// openssl as the client of a protocol in which the server speaks first.
+func TestOpensslClientTCP(t *testing.T) {
+	requireInstalled(t, "openssl")
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		k := newKeys(t)
+		s := launch(t, k.tcpTLS(engine, bytesUpstream(t, greetingEcho), "", `alpn = ["mqtt"]`), nil)
+		talk := []step{{"220 hello", 1, "one\n"}, {"one\n", 1, "two\n"}, {"two\n", 1, ""}}
+		out := s.openssl(k, talk, "-tls1_3", "-alpn", "h2,mqtt")
+		assert.Contains(t, out, "Verify return code: 0 (ok)")
+		assert.Contains(t, out, "ALPN protocol: mqtt")
+		assert.Contains(t, out, "\none\ntwo\n")
+		assert.Contains(t, s.openssl(k, talk, "-tls1_2"), "\none\ntwo\n")
+		out = s.openssl(k, talk, "-tls1_3", "-alpn", "h2")
+		assert.Contains(t, out, "no application protocol")
+
+		// New keys in the middle, ours asked for as well.
+		out = s.openssl(k, []step{{"220 hello", 1, "one\n"}, {"one\n", 1, "K\n"}, {"KEYUPDATE", 1, "k\n"}, {"KEYUPDATE", 2, "two\n"},
+			{"two\n", 1, ""}}, "-tls1_3")
+		assert.Contains(t, out, "two\n", out)
+
+		// A client that wants to renegotiate loses its connection; nobody else does.
+		c := k.dialTLS(s.Addr(), nil)
+		c.expect("220 hello\r\n")
+		out = s.openssl(k, []step{{"220 hello", 1, "R\n"}, {"RENEGOTIATING", 1, "lost\n"}}, "-tls1_2")
+		assert.Contains(t, out, "RENEGOTIATING")
+		assert.NotContains(t, out, "\nlost\n")
+		eventually(t, "the log", func() bool { return len(s.log.lines("the client broke off")) == 1 })
+		c.send("on")
+		c.expect("on")
+		require.NoError(t, c.Close())
+
+		session := filepath.Join(k.dir, "session")
+		for _, version := range []string{"-tls1_2", "-tls1_3"} {
+			s.openssl(k, talk, version, "-sess_out", session)
+			assert.Contains(t, s.openssl(k, talk, version, "-sess_in", session), "Reused, TLSv1.")
+		}
+		assert.True(t, s.shutdown(patience))
+	})
+}
+
+// HAProxy as a client of TLS, and behind us as the one who is told of it.
+func TestHAProxyAroundTLS(t *testing.T) {
+	haproxy := requireInstalled(t, "haproxy")
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		k := newKeys(t)
+		in, told := freePort(t), freePort(t)
+		s := launch(t, accepting(k.tcpTLS(engine, fmt.Sprintf("127.0.0.1:%d", told), `send_proxy = "v2"`,
+			`alpn = ["http/1.1"]`)), nil)
+		file := filepath.Join(t.TempDir(), "haproxy.cfg")
+		require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `
+defaults
+  timeout connect 5s
+  timeout client 20s
+  timeout server 20s
+frontend told
+  mode http
+  bind 127.0.0.1:%d accept-proxy
+  http-request return status 200 content-type text/plain lf-string "%%[fc_pp_authority] %%[src] %%[req.hdr(host)]"
+frontend in
+  mode tcp
+  bind 127.0.0.1:%d
+  default_backend atlas
+backend atlas
+  mode tcp
+  server atlas %s ssl ca-file %s sni str(a.test) verifyhost a.test alpn http/1.1 send-proxy
+`, told, in, s.Addr(), k.WriteCert(t, k.dir, "ca")), 0o644))
+		run(t, told, haproxy, "-db", "-f", file)
+		c := dialFrom(t, "127.0.0.9", fmt.Sprintf("127.0.0.1:%d", in))
+		assert.Equal(t, "a.test 127.0.0.9 a", c.get("/"))
+		assert.Equal(t, "a.test 127.0.0.9 a", c.get("/"))
+		require.NoError(t, c.Close())
 	})
 }

@@ -1,14 +1,12 @@
 package server
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,13 +25,23 @@ const (
 	expiryRepeat = 24 * time.Hour
 )
 
-// secure is the TLS of the listener: what the files say that the configuration
-// names, and the keys of session tickets. Handshakes take current as they find it.
-// All else is one goroutine's: of Start, then of watch.
+// handshakes is what lives as long as the process of the TLS of the listener: what
+// a handshake begins with, and the keys of session tickets.
+type handshakes struct {
+	current atomic.Pointer[tls.Config] // handshakes take it as they find it; nil: there was no TLS yet
+
+	mu          sync.Mutex // over what follows, which others may ask for
+	tickets     tickets
+	authorities [sha256.Size]byte // of clients, under which the keys were made
+}
+
+// secure is the TLS of the listener: what the files say that one configuration
+// names. It is one goroutine's: of who made it, then of reloader.
 type secure struct {
-	config  *config.TLS
-	log     *slog.Logger
-	current atomic.Pointer[tls.Config]
+	config     *config.TLS
+	alpn       []string // protocols to choose from
+	log        *slog.Logger
+	handshakes *handshakes
 
 	pairs   []*pair // the first is [listen.tls] itself
 	clients source  // certificates of those who may issue those of clients
@@ -42,17 +50,26 @@ type secure struct {
 	pool     *x509.CertPool // of clients
 	response []byte         // of staple
 
-	mu      sync.Mutex // over tickets, which others may ask for
-	tickets tickets
-
-	cancel context.CancelFunc
-	done   chan struct{}
+	published atomic.Pointer[certificates] // for any goroutine
 }
+
+// alpnHTTP is what we speak, to either side, in the modes that speak HTTP.
+var alpnHTTP = []string{"http/1.1"}
 
 // source is a file, or two that belong together, and what was last seen there.
 type source struct {
 	files []string
 	seen  [sha256.Size]byte
+	// problem is what is wrong with what was seen; empty: nothing.
+	problem string
+}
+
+// judged notes what became of what was read.
+func (f *source) judged(err error) {
+	f.problem = ""
+	if err != nil {
+		f.problem = err.Error()
+	}
 }
 
 // pair is a certificate and its key. Only such that match are used: of files that
@@ -65,8 +82,17 @@ type pair struct {
 }
 
 // openSecure reads everything, or says what is wrong.
-func openSecure(cfg *config.TLS, log *slog.Logger) (*secure, error) {
-	s := &secure{config: cfg, log: log}
+func openSecure(cfg *config.TLS, alpn []string, h *handshakes, log *slog.Logger) (*secure, error) {
+	s := newSecure(cfg, alpn, h, log)
+	if _, problems := s.refresh(time.Now()); problems != nil {
+		return nil, problems[0]
+	}
+	return s, nil
+}
+
+// newSecure knows what to read, and has read nothing.
+func newSecure(cfg *config.TLS, alpn []string, h *handshakes, log *slog.Logger) *secure {
+	s := &secure{config: cfg, alpn: alpn, log: log, handshakes: h}
 	s.pairs = []*pair{{source: source{files: []string{cfg.Cert, cfg.Key}}, table: "[listen.tls]"}}
 	for _, c := range cfg.Certificates {
 		files := source{files: []string{c.Cert, c.Key}}
@@ -78,14 +104,15 @@ func openSecure(cfg *config.TLS, log *slog.Logger) (*secure, error) {
 	if cfg.OCSPStaple != "" {
 		s.staple.files = []string{cfg.OCSPStaple}
 	}
+	return s
+}
+
+// use has handshakes begin with it from now on.
+func (s *secure) use() {
 	now := time.Now()
-	if _, problems := s.refresh(now); problems != nil {
-		return nil, problems[0]
-	}
-	s.tickets.rotate(now)
+	s.handshakes.rotate(now)
 	s.publish()
 	s.warnExpiry(now)
-	return s, nil
 }
 
 // read returns what the files say, and whether that has changed since the last
@@ -94,7 +121,7 @@ func (f *source) read() (texts [][]byte, changed bool, err error) {
 	sum := sha256.New()
 	for _, file := range f.files {
 		var text []byte
-		if text, err = os.ReadFile(file); err != nil {
+		if text, err = readRegular(file); err != nil {
 			text = []byte(err.Error())
 		}
 		fmt.Fprintf(sum, "%t %d ", err == nil, len(text))
@@ -127,11 +154,12 @@ func (s *secure) refresh(now time.Time) (changed bool, problems []error) {
 	return changed, problems
 }
 
-func (p *pair) refresh() (took bool, err error) {
+func (p *pair) refresh() (took bool, failed error) {
 	texts, changed, err := p.read()
 	if !changed {
 		return false, nil
 	}
+	defer func() { p.judged(failed) }()
 	if err != nil {
 		return false, fmt.Errorf("%s %w", p.table, err)
 	}
@@ -144,9 +172,8 @@ func (p *pair) refresh() (took bool, err error) {
 	return true, nil
 }
 
-// refreshClients reads the authorities of clients. With others the sessions end
-// that were begun under the old ones.
-func (s *secure) refreshClients() (took bool, err error) {
+// refreshClients reads the authorities of clients.
+func (s *secure) refreshClients() (took bool, failed error) {
 	if s.clients.files == nil {
 		return false, nil
 	}
@@ -154,6 +181,7 @@ func (s *secure) refreshClients() (took bool, err error) {
 	if !changed {
 		return false, nil
 	}
+	defer func() { s.clients.judged(failed) }()
 	if err != nil {
 		return false, fmt.Errorf("[listen.tls] client_ca: %w", err)
 	}
@@ -162,9 +190,6 @@ func (s *secure) refreshClients() (took bool, err error) {
 		return false, fmt.Errorf("[listen.tls] client_ca: %s: %w", s.clients.files[0], err)
 	}
 	s.pool = pool
-	s.mu.Lock()
-	s.tickets.forget()
-	s.mu.Unlock()
 	return true, nil
 }
 
@@ -178,7 +203,7 @@ func parsePool(text []byte) (*x509.CertPool, error) {
 
 // refreshStaple reads the OCSP response, which is sent only if it is good, and
 // for the certificate of now.
-func (s *secure) refreshStaple(now time.Time, again bool) (took bool, err error) {
+func (s *secure) refreshStaple(now time.Time, again bool) (took bool, failed error) {
 	if s.staple.files == nil {
 		return false, nil
 	}
@@ -186,6 +211,7 @@ func (s *secure) refreshStaple(now time.Time, again bool) (took bool, err error)
 	if !changed && !again {
 		return false, nil
 	}
+	defer func() { s.staple.judged(failed) }()
 	s.response = nil
 	if err == nil {
 		err = s.checkStaple(texts[0], now)
@@ -236,6 +262,33 @@ var suites12 = []uint16{
 	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305,
 }
 
+// files are all that it reads.
+func (s *secure) files() (files []string) {
+	for _, p := range s.pairs {
+		files = append(files, p.files...)
+	}
+	return append(append(files, s.clients.files...), s.staple.files...)
+}
+
+// look takes over what has changed, says what is wrong, and rotates keys.
+func (s *secure) look(now time.Time) {
+	changed, problems := s.refresh(now)
+	for _, problem := range problems {
+		s.log.Error("certificate not taken over: what was there before stays in use", "error", problem)
+	}
+	rotated := s.handshakes.rotate(now)
+	if changed || rotated {
+		s.publish()
+	} else if problems != nil {
+		s.note()
+	}
+	if changed {
+		s.log.Info("certificates loaded", "cert", s.pairs[0].files[0],
+			"until", s.pairs[0].good.Leaf.NotAfter.UTC().Format(time.DateTime))
+	}
+	s.warnExpiry(now)
+}
+
 // publish makes a configuration of what is good, for handshakes from now on.
 func (s *secure) publish() {
 	var certs []*tls.Certificate
@@ -248,7 +301,7 @@ func (s *secure) publish() {
 	}
 	cfg := &tls.Config{
 		GetCertificate: tlsio.NewCertificates(certs).Choose,
-		NextProtos:     []string{"http/1.1"},
+		NextProtos:     s.alpn,
 		MinVersion:     tls.VersionTLS12,
 		CipherSuites:   suites12,
 		ClientCAs:      s.pool,
@@ -262,10 +315,8 @@ func (s *secure) publish() {
 	case config.Optional:
 		cfg.ClientAuth = tls.VerifyClientCertIfGiven
 	}
-	s.mu.Lock()
-	cfg.SetSessionTicketKeys(s.tickets.keys)
-	s.mu.Unlock()
-	s.current.Store(cfg)
+	s.handshakes.publish(cfg, s.clients.seen)
+	s.note()
 }
 
 // warnExpiry tells of certificates that end soon, or have ended.
@@ -283,35 +334,4 @@ func (s *secure) warnExpiry(now time.Time) {
 		s.log.Warn(message, "cert", p.files[0], "names", strings.Join(p.good.Leaf.DNSNames, " "),
 			"on", p.good.Leaf.NotAfter.UTC().Format(time.DateTime), "days", int(left.Hours()/24))
 	}
-}
-
-// authorities reads those of a file, or the system's: the first verification would
-// do that on a worker.
-func authorities(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return x509.SystemCertPool()
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	return parsePool(text)
-}
-
-// upstreamTLS is how an upstream is spoken to; nil is in plain.
-func upstreamTLS(c *config.Upstream) (*tlsio.Client, error) {
-	if !c.TLS {
-		return nil, nil
-	}
-	pool, err := authorities(c.CA)
-	if err != nil {
-		return nil, fmt.Errorf("[[upstreams]] %s: ca: %w", c.Name, err)
-	}
-	cfg := &tls.Config{
-		RootCAs: pool, ServerName: c.ServerName, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
-	}
-	if cfg.ServerName == "" {
-		cfg.ServerName = c.Address
-	}
-	return tlsio.NewClient(cfg), nil
 }

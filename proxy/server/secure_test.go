@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,7 +71,7 @@ func TestStaticTLS(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		k := newKeys(t)
 		large := looptest.Pattern(3<<20 + 5)
-		cfg := staticConfig(t, engine, "[listen.tls]", k.pair("a", "a.test"))
+		cfg := looptest.StaticConfig(t, engine, "[listen.tls]", k.pair("a", "a.test"))
 		root := parse(t, cfg).StaticFiles.Root
 		require.NoError(t, os.WriteFile(filepath.Join(root, "large"), large, 0o644))
 		s := launch(t, cfg, nil)
@@ -105,7 +104,7 @@ func TestProxyTLS(t *testing.T) {
 			_, _ = fmt.Fprintf(w, "%s %d", r.Method, len(body))
 		})
 		ca := k.WriteCert(t, k.dir, "ca")
-		text := proxyConfig(engine, []string{up}, "tls = true", `server_name = "up.test"`, fmt.Sprintf("ca = %q", ca),
+		text := looptest.ProxyConfig(engine, []string{up}, "tls = true", `server_name = "up.test"`, fmt.Sprintf("ca = %q", ca),
 			"[listen.tls]", k.pair("a", "a.test"), fmt.Sprintf("client_ca = %q", ca), `client_auth = "optional"`)
 		s := launch(t, text, nil)
 		me := k.Issue(t, looptest.Leaf{Subject: "me"})
@@ -171,7 +170,7 @@ func TestUpstreamNotTrusted(t *testing.T) {
 				if !strings.Contains(lines, "server_name") {
 					lines += "\nserver_name = \"up.test\""
 				}
-				s := launch(t, proxyConfig(engine, []string{up.address}, "tls = true", lines), nil)
+				s := launch(t, looptest.ProxyConfig(engine, []string{up.address}, "tls = true", lines), nil)
 				c := s.dial()
 				c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 				resp, _ := c.receive()
@@ -197,7 +196,7 @@ func (r *running) count(name, of string) int64 {
 func TestCertificatesByName(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		k := newKeys(t)
-		s := launch(t, staticConfig(t, engine, "[listen.tls]", k.pair("default", "default.test"),
+		s := launch(t, looptest.StaticConfig(t, engine, "[listen.tls]", k.pair("default", "default.test"),
 			"[[listen.tls.certificates]]", k.pair("a", "a.test", "*.b.test"),
 			"[[listen.tls.certificates]]", k.pair("c", "exact.b.test")), nil)
 		for asked, want := range map[string]string{
@@ -218,7 +217,7 @@ func TestCertificatesByName(t *testing.T) {
 func TestCertificatesSwap(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		k := newKeys(t)
-		s := launch(t, staticConfig(t, engine, "[listen.tls]", k.pair("a", "first.test")), nil)
+		s := launch(t, looptest.StaticConfig(t, engine, "[listen.tls]", k.pair("a", "first.test")), nil)
 		names := func() []string {
 			c, err := tls.Dial("tcp", s.Addr(), &tls.Config{InsecureSkipVerify: true})
 			if !assert.NoError(t, err) {
@@ -282,19 +281,14 @@ func TestCertificatesBehindLinks(t *testing.T) {
 	for _, file := range []string{"tls.pem", "tls.key"} {
 		require.NoError(t, os.Symlink(filepath.Join("..current", file), filepath.Join(folder, file)))
 	}
-	log := new(logBook)
-	s, err := openSecure(&config.TLS{
-		Cert: filepath.Join(folder, "tls.pem"), Key: filepath.Join(folder, "tls.key"), MinVersion: config.TLS12,
-	}, log.logger())
-	require.NoError(t, err)
-	s.start()
-	defer s.stop()
+	s := launch(t, looptest.StaticConfig(t, loop.Netpoll, "[listen.tls]", fmt.Sprintf("cert = %q\nkey = %q",
+		filepath.Join(folder, "tls.pem"), filepath.Join(folder, "tls.key"))), nil)
 	link("second")
 	eventually(t, "the second", func() bool {
-		cert, err := s.current.Load().GetCertificate(&tls.ClientHelloInfo{})
+		cert, err := s.handshakes.current.Load().GetCertificate(&tls.ClientHelloInfo{})
 		return err == nil && cert.Leaf.DNSNames[0] == "second.test"
 	})
-	assert.Empty(t, log.lines("ERROR"))
+	assert.Empty(t, s.log.lines("ERROR"))
 }
 
 func TestCertificateErrors(t *testing.T) {
@@ -325,7 +319,7 @@ func TestCertificateErrors(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			cfg := a
 			row.change(&cfg)
-			_, err := openSecure(&cfg, new(logBook).logger())
+			_, err := openSecure(&cfg, nil, new(handshakes), new(logBook).logger())
 			require.Error(t, err)
 			for _, want := range row.want {
 				assert.ErrorContains(t, err, want)
@@ -333,7 +327,7 @@ func TestCertificateErrors(t *testing.T) {
 			assert.NotContains(t, err.Error(), "\n")
 		})
 	}
-	_, err := upstreamTLS(&config.Upstream{Name: "u", TLS: true, CA: path("text")})
+	_, _, err := upstreamTLS(&config.Upstream{Name: "u", TLS: true, CA: path("text")}, config.HTTP)
 	assert.ErrorContains(t, err, "[[upstreams]] u: ca: there is no certificate in it")
 }
 
@@ -345,8 +339,9 @@ func TestExpiry(t *testing.T) {
 	cert, key := looptest.WritePair(t, k.dir, "a", k.Issue(t, looptest.Leaf{
 		Names: []string{"a.test", "b.test"}, NotAfter: now.Add(expiryWarning + time.Hour)}))
 	cfg.Cert, cfg.Key = cert, key
-	s, err := openSecure(&cfg, log.logger())
+	s, err := openSecure(&cfg, nil, new(handshakes), log.logger())
 	require.NoError(t, err)
+	s.use()
 	assert.Empty(t, log.lines(""))
 	for _, step := range []struct {
 		after  time.Duration
@@ -373,38 +368,40 @@ func TestTickets(t *testing.T) {
 	cfg.Cert, cfg.Key = looptest.WritePair(t, k.dir, "a", k.Issue(t, looptest.Leaf{Names: []string{"a.test"}}))
 	cfg.ClientCA, cfg.ClientAuth = k.WriteCert(t, k.dir, "ca"), config.Optional
 	now := time.Now()
-	s, err := openSecure(&cfg, new(logBook).logger())
+	old := new(Server)
+	s, err := openSecure(&cfg, nil, &old.handshakes, new(logBook).logger())
 	require.NoError(t, err)
-	first := s.tickets.keys[0]
+	s.use()
+	first := s.handshakes.tickets.keys[0]
 	s.look(now.Add(ticketLife - time.Minute))
-	assert.Equal(t, [][32]byte{first}, s.tickets.keys)
+	assert.Equal(t, [][32]byte{first}, s.handshakes.tickets.keys)
 	for day := range 4 {
 		s.look(now.Add(time.Duration(day+1)*ticketLife + time.Minute))
 	}
-	assert.Len(t, s.tickets.keys, ticketKeys)
-	assert.NotContains(t, s.tickets.keys, first)
+	assert.Len(t, s.handshakes.tickets.keys, ticketKeys)
+	assert.NotContains(t, s.handshakes.tickets.keys, first)
 
-	old := &Server{secure: s}
-	kept := old.TicketKeys()
-	next, err := openSecure(&cfg, new(logBook).logger())
+	kept := old.handshakes.note()
+	following := new(Server)
+	following.handshakes.adopt(ticketsNote{})
+	assert.Nil(t, following.handshakes.note().Keys)
+	next, err := openSecure(&cfg, nil, &following.handshakes, new(logBook).logger())
 	require.NoError(t, err)
-	following := &Server{secure: next}
-	following.AdoptTicketKeys(kept)
-	assert.Equal(t, kept, following.TicketKeys())
-	assert.Nil(t, new(Server).TicketKeys())
-	new(Server).AdoptTicketKeys(kept)
+	following.handshakes.adopt(kept)
+	next.use()
+	assert.Equal(t, kept.Keys, following.handshakes.note().Keys)
 
 	looptest.NewAuthority(t).WriteCert(t, k.dir, "ca")
 	next.look(now)
-	assert.Len(t, next.tickets.keys, 1)
-	assert.NotContains(t, kept, next.tickets.keys[0])
+	assert.Len(t, next.handshakes.tickets.keys, 1)
+	assert.NotContains(t, kept.Keys, next.handshakes.tickets.keys[0])
 }
 
 // The key of one process opens the tickets of another.
 func TestResumption(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		k := newKeys(t)
-		text := staticConfig(t, engine, "[listen.tls]", k.pair("a", "a.test"))
+		text := looptest.StaticConfig(t, engine, "[listen.tls]", k.pair("a", "a.test"))
 		s := launch(t, text, nil)
 		cfg := &tls.Config{RootCAs: k.Pool, ServerName: "a.test", ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 		for _, version := range []uint16{tls.VersionTLS13, tls.VersionTLS12} {
@@ -416,8 +413,10 @@ func TestResumption(t *testing.T) {
 			}
 			assert.False(t, resumed(s.Addr()))
 			assert.True(t, resumed(s.Addr()))
-			next := launch(t, text, nil)
-			next.AdoptTicketKeys(s.TicketKeys())
+			legacy, err := s.Legacy()
+			require.NoError(t, err)
+			legacy.Close() // a process elsewhere: only the notes are of use there
+			next := launchWith(t, text, nil, Estate{Legacy: legacy})
 			assert.True(t, resumed(next.Addr()))
 			cfg.ClientSessionCache = tls.NewLRUClientSessionCache(8)
 		}
@@ -430,7 +429,7 @@ func TestResumption(t *testing.T) {
 func TestDrainTLS(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		k := newKeys(t)
-		s := launch(t, staticConfig(t, engine, "[listen.tls]", k.pair("a", "a.test")), nil)
+		s := launch(t, looptest.StaticConfig(t, engine, "[listen.tls]", k.pair("a", "a.test")), nil)
 		dial := func() *tls.Conn {
 			c, err := tls.Dial("tcp", s.Addr(), &tls.Config{RootCAs: k.Pool, ServerName: "a.test"})
 			require.NoError(t, err)
@@ -448,15 +447,13 @@ func TestDrainTLS(t *testing.T) {
 		}
 		idle, fresh := dial(), dial()
 		ask(idle)
-		var down atomic.Bool
-		go func() { s.shutdown(patience); down.Store(true) }()
-		rest, err := io.ReadAll(idle)
-		assert.NoError(t, err, "close_notify")
-		assert.Empty(t, rest)
+		ended := s.drain(patience)
 		ask(fresh) // it has not asked for anything yet
-		rest, err = io.ReadAll(fresh)
-		assert.NoError(t, err, "close_notify")
-		assert.Empty(t, rest)
-		eventually(t, "the end", down.Load)
+		for _, c := range []*tls.Conn{fresh, idle} {
+			rest, err := io.ReadAll(c)
+			assert.NoError(t, err, "close_notify")
+			assert.Empty(t, rest)
+		}
+		assert.True(t, <-ended)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -65,7 +66,7 @@ func (k *keys) script(name string, serve func(c *tls.Conn, head string)) (addres
 func (k *keys) toUpstream(engine loop.Engine, address, name string, more ...string) string {
 	lines := append([]string{"tls = true", fmt.Sprintf("server_name = %q", name),
 		fmt.Sprintf("ca = %q", k.WriteCert(k.t, k.dir, "ca"))}, more...)
-	return proxyConfig(engine, []string{address}, lines...)
+	return looptest.ProxyConfig(engine, []string{address}, lines...)
 }
 
 // A body that ends with its connection ends by close_notify, or it is cut.
@@ -182,5 +183,32 @@ func TestTunnelTLS(t *testing.T) {
 		assert.Equal(t, string(body), string(got))
 		require.NoError(t, c.Close())
 		assert.True(t, s.shutdown(patience))
+	})
+}
+
+// New authorities of an upstream are taken over from their file; such as are none
+// leave the old ones in use.
+func TestUpstreamAuthorities(t *testing.T) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		first, second := newKeys(t), newKeys(t)
+		hello := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }
+		ca := first.WriteCert(t, first.dir, "ca")
+		s := launch(t, looptest.ProxyConfig(engine, []string{first.origin("up.test", hello)}, "tls = true", `server_name = "up.test"`,
+			fmt.Sprintf("ca = %q", ca)), nil)
+		c := s.dial()
+		assert.Equal(t, "hello", c.get("/"))
+		status := func() int {
+			c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			resp, _ := c.receive()
+			return resp.StatusCode
+		}
+		require.NoError(t, os.WriteFile(ca, []byte("nothing\n"), 0o644))
+		eventually(t, "the complaint", func() bool { return len(s.log.lines("there is no certificate in it")) > 0 })
+		assert.Equal(t, 200, status())
+		second.WriteCert(t, first.dir, "ca")
+		eventually(t, "the upstream to be trusted no more", func() bool { return status() == 502 })
+		first.WriteCert(t, first.dir, "ca")
+		eventually(t, "the upstream to be trusted again", func() bool { return status() == 200 })
+		assert.NotEmpty(t, s.log.lines("authorities of upstreams"))
 	})
 }

@@ -2,8 +2,14 @@
 // for each core, gives each its handler, and ends them all in order.
 //
 // It serves nothing itself, and prints nothing but through the logger it is
-// given. Workers share only what stands in Server and never changes after
-// Start, but for the load counters that the balancing strategy asks for.
+// given. What lives as long as the process stands in Server: the engine, the
+// workers, listeners by address, the upstreams with their health, counters, keys of
+// tickets. What is made of one configuration stands in setup, which is built whole
+// and checked before any worker sees it, and in a service for each worker, which
+// takes the place of the one before it between two requests.
+//
+// Workers share only what never changes or is atomic, and the load counters that
+// the balancing strategy asks for.
 //
 // Start and Shutdown, which is called once, are for the main goroutine.
 package server
@@ -13,41 +19,50 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"runtime"
-	"strconv"
-	"syscall"
+	"sync/atomic"
+	"time"
 
+	"atlas/proxy/accesslog"
 	"atlas/proxy/config"
 	"atlas/proxy/exchange"
-	"atlas/proxy/forward"
 	"atlas/proxy/h1"
 	"atlas/proxy/loop"
-	"atlas/proxy/static"
 	"atlas/proxy/stats"
-	"atlas/proxy/tlsio"
 	"atlas/proxy/upstream"
 )
 
 // panicsQueued bounds the panics that wait to be logged; more are only counted.
 const panicsQueued = 16
 
-// Server is a running configuration.
+// drainQuiet is that of each worker; zero is its default, tests rest less.
+var drainQuiet time.Duration
+
+// Server is a running process: what lives as long as it does, and the setup of
+// its configuration.
 type Server struct {
-	config    *config.Config
-	log       *slog.Logger
-	engine    loop.Engine
-	workers   []loop.Loop
-	listeners []*loop.Listener
-	address   string
-	stats     *stats.Set
-	secure    *secure // nil: clients speak plain text
-	dir       *loop.Dir
-	group     *upstream.Group // nil in static mode
-	panics    chan panicReport
-	logged    chan struct{}
-	failures  *failures
-	pseudonym string
+	log     *slog.Logger
+	started time.Time
+	engine  loop.Engine
+	// engineReason is why it is this engine.
+	engineReason string
+	workers      []*worker
+	doors        doors
+	stats        *stats.Set
+	access       *accesslog.Log
+	group        *upstream.Group // without upstreams in static mode
+	handshakes   handshakes
+	now          atomic.Pointer[setup]
+	reloader     *reloader
+	upgrades     upgrades
+	panics       chan panicReport
+	logged       chan struct{}
+	failures     *failures
+	limits       limits
+	pseudonym    string
+	estate       Estate
+	unready      atomic.Bool
+	leaving      atomic.Bool // another process is about to take our place
 
 	// wrap is put around each worker's handler; tests inject faults with it.
 	wrap func(exchange.Handler) exchange.Handler
@@ -66,139 +81,128 @@ func Start(cfg *config.Config, log *slog.Logger) (*Server, error) {
 }
 
 func start(cfg *config.Config, log *slog.Logger, wrap func(exchange.Handler) exchange.Handler) (*Server, error) {
-	s := &Server{config: cfg, log: log, wrap: wrap}
-	if err := Unbuilt(cfg); err != nil {
+	return startWith(cfg, log, wrap, Estate{})
+}
+
+func startWith(
+	cfg *config.Config, log *slog.Logger, wrap func(exchange.Handler) exchange.Handler, e Estate,
+) (*Server, error) {
+	s := &Server{log: log, wrap: wrap, estate: e, started: time.Now()}
+	if err := s.chooseEngine(cfg); err != nil {
 		return nil, err
 	}
-	if err := s.open(); err != nil {
-		return nil, errors.Join(err, s.release())
+	s.group = upstream.NewGroup(context.Background(), upstream.Options{Strategy: cfg.Routing.Strategy, Log: log})
+	next, err := s.build(context.Background(), cfg)
+	if err != nil {
+		return nil, err
 	}
 	s.panics = make(chan panicReport, panicsQueued)
 	s.logged = make(chan struct{})
 	go s.logPanics()
 	s.failures = startFailures(s.log)
+	s.limits.failures = s.failures
 	s.pseudonym = pseudonym()
-	if err := s.startWorkers(); err != nil {
+	if err := s.startWorkers(next); err != nil {
 		s.stop()
-		return nil, errors.Join(err, s.release())
+		return nil, errors.Join(err, next.release(), s.doors.close())
 	}
 	s.log.Info("listening", "address", s.Addr(), "mode", cfg.Listen.Mode, "workers", len(s.workers),
 		"engine", s.engine)
 	return s, nil
 }
 
-// Unbuilt says no to what a configuration may ask for and this version does not
-// do.
-func Unbuilt(cfg *config.Config) error {
-	if cfg.Listen.TLS != nil && cfg.Listen.Mode == config.TCP {
-		return errors.New(`[listen.tls] with mode = "tcp" is not built yet: use mode "http" or "static"`)
-	}
-	return nil
-}
-
-// open prepares what all workers share.
-func (s *Server) open() (err error) {
-	cfg := s.config
+func (s *Server) chooseEngine(cfg *config.Config) (err error) {
 	var fallback string
 	s.engine, fallback, err = loop.Choose(loop.Engine(cfg.Listen.Engine))
-	if err != nil {
-		return err
-	}
-	if fallback != "" {
+	if err == nil && fallback != "" {
 		s.log.Warn("fell back", "engine", s.engine, "reason", fallback)
 	}
-	if cfg.Listen.TLS != nil {
-		if s.secure, err = openSecure(cfg.Listen.TLS, s.log); err != nil {
-			return err
-		}
-	}
-	if cfg.Listen.Mode == config.Static {
-		if s.dir, err = loop.OpenDir(cfg.StaticFiles.Root); err != nil {
-			return fmt.Errorf("[static_files] root: %w", err)
-		}
-	} else {
-		options, err := groupOptions(cfg, s.log)
-		if err != nil {
-			return err
-		}
-		s.group = upstream.NewGroup(context.Background(), options)
-	}
-	return nil
+	s.engineReason = loop.Reason(loop.Engine(cfg.Listen.Engine), fallback)
+	return err
 }
 
-// startWorkers opens the listeners and starts a worker on each.
-func (s *Server) startWorkers() error {
-	count, err := s.startLoops()
-	if err != nil {
+// startWorkers starts the workers, opens the listeners and begins to serve.
+func (s *Server) startWorkers(first *setup) error {
+	if err := s.startLoops(first.config); err != nil {
 		return err
 	}
+	count := len(s.workers)
 	s.stats = stats.NewSet(count, h1.Labels())
+	var counters []*stats.Stats
+	for i, w := range s.workers {
+		w.stats = s.stats.Worker(i)
+		counters = append(counters, w.stats)
+	}
+	s.access = accesslog.New(counters, s.log)
 	if procs := s.engine.Procs(count); runtime.GOMAXPROCS(0) < procs {
 		runtime.GOMAXPROCS(procs)
 	}
-	if err := s.listen(count); err != nil {
+	if err := s.open(first); err != nil {
 		return err
 	}
-	for i, worker := range s.workers {
-		if err := s.serve(i, worker); err != nil {
-			return fmt.Errorf("worker %d: %w", i, err)
-		}
+	for _, w := range s.workers {
+		w.pool = newPool(s.group, w)
 	}
-	if s.group != nil {
-		s.group.Start()
+	s.inheritNotes()
+	if err := s.loaded(); err != nil {
+		return err
 	}
-	if s.secure != nil {
-		s.secure.start()
+	if err := s.apply(first); err != nil {
+		return err
 	}
+	s.group.Start()
+	s.reloader = startReloader(s)
 	return nil
 }
 
 // startLoops starts the workers, all on one engine: where one cannot be opened
 // and the configuration leaves the choice, all use the other engine.
-func (s *Server) startLoops() (count int, err error) {
+func (s *Server) startLoops(cfg *config.Config) (err error) {
 	for {
-		var cpus []int
-		count, cpus = s.plan()
+		count, cpus := s.plan(cfg)
 		for i := 0; i < count && err == nil; i++ {
-			err = s.startLoop(i, cpus[i])
+			err = s.startLoop(cfg, i, cpus[i])
 		}
-		instead, may := s.engine.Instead(loop.Engine(s.config.Listen.Engine))
+		instead, may := s.engine.Instead(loop.Engine(cfg.Listen.Engine))
 		if err == nil || !may {
-			return count, err
+			return err
 		}
 		s.log.Warn("fell back", "engine", instead, "reason", err)
 		for _, w := range s.workers {
 			w.Stop()
 			w.Wait()
 		}
-		s.workers, s.engine, err = nil, instead, nil
+		s.workers, s.engine, s.engineReason, err = nil, instead, err.Error(), nil
 	}
 }
 
-func (s *Server) startLoop(i, cpu int) error {
-	worker, err := loop.Start(loop.Config{
-		Engine:   s.engine,
-		CPU:      cpu,
-		RateMin:  s.config.Limits.RateMin,
-		Panicked: func(value any, stack []byte) { s.panicked(i, value, stack) },
+func (s *Server) startLoop(cfg *config.Config, i, cpu int) error {
+	l, err := loop.Start(loop.Config{
+		Engine:     s.engine,
+		CPU:        cpu,
+		RateMin:    cfg.Limits.RateMin,
+		DrainQuiet: drainQuiet,
+		Gate:       &s.limits.gate,
+		Held:       s.limits.held,
+		Panicked:   func(value any, stack []byte) { s.panicked(i, value, stack) },
 	})
 	if err != nil {
 		return fmt.Errorf("worker %d: %w", i, err)
 	}
-	s.workers = append(s.workers, worker)
+	s.workers = append(s.workers, newWorker(l, i))
 	return nil
 }
 
 // plan says how many workers there are, and which core each is pinned to; -1 is
 // none.
-func (s *Server) plan() (count int, cpus []int) {
+func (s *Server) plan(cfg *config.Config) (count int, cpus []int) {
 	allowed := allowedCPUs()
-	count = s.config.Listen.Workers
+	count = cfg.Listen.Workers
 	if count == 0 {
 		count = min(runtime.GOMAXPROCS(0), max(1, len(allowed)))
 	}
 	cpus = make([]int, count)
-	pin := s.config.Listen.Pin && s.engine.Pins()
+	pin := cfg.Listen.Pin && s.engine.Pins()
 	if pin && count > len(allowed) {
 		s.log.Warn("more workers than allowed cores: not pinned", "workers", count, "cores", len(allowed))
 		pin = false
@@ -210,104 +214,6 @@ func (s *Server) plan() (count int, cpus []int) {
 		}
 	}
 	return count, cpus
-}
-
-// listen opens a listener for each worker of a ring, where the kernel shares
-// connections out, and one for all workers of netpoll.
-func (s *Server) listen(workers int) error {
-	address := net.JoinHostPort(s.config.Listen.Address, strconv.Itoa(s.config.Listen.Port))
-	// SO_REUSEPORT lets a second program of the same user share the port
-	// without a word. One that is in use is asked for without it first.
-	if s.config.Listen.Port != 0 {
-		probe, err := net.Listen(loop.Network(address), address)
-		if err != nil {
-			return listenError(address, err)
-		}
-		if err := probe.Close(); err != nil {
-			return fmt.Errorf("listen %s: %w", address, err)
-		}
-	}
-	for range s.engine.Listeners(workers) {
-		ln, err := loop.ListenTCP(address, s.config.Listen.Backlog)
-		if err != nil {
-			return listenError(address, err)
-		}
-		s.listeners = append(s.listeners, ln)
-		address = ln.Addr().String() // port 0: the others join the first
-	}
-	s.address = address
-	return nil
-}
-
-func listenError(address string, err error) error {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("[listen] %s is in use by another program: stop it or choose another port", address)
-	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("[listen] %s: not allowed: ports below 1024 need root or CAP_NET_BIND_SERVICE", address)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("[listen] %s: this machine has no such address", address)
-	}
-	return fmt.Errorf("[listen] %w", err)
-}
-
-// serve gives a worker its handler and its listener.
-func (s *Server) serve(i int, worker loop.Loop) error {
-	listener := s.listeners[i%len(s.listeners)]
-	answer := make(chan error, 1)
-	worker.Post(func() {
-		answer <- worker.Listen(listener, s.behindProxies(i, s.handler(i, worker)))
-	})
-	return <-answer
-}
-
-// handler builds what one worker serves.
-func (s *Server) handler(i int, worker loop.Loop) loop.Handler {
-	if s.config.Listen.Mode == config.TCP {
-		return s.tunnels(i, worker)
-	}
-	t, counts := &s.config.Timeouts, s.stats.Worker(i)
-	limits := h1.Limits{HeadBytes: s.config.Limits.HeaderBytes, Fields: s.config.Limits.HeaderFields}
-	var h exchange.Handler
-	var name string
-	if s.config.Listen.Mode == config.Static {
-		h = static.New(static.Config{
-			Dir:           s.dir,
-			Index:         s.config.StaticFiles.Index,
-			CacheBytes:    s.config.StaticFiles.CacheBytes / int64(len(s.workers)),
-			Precompressed: s.config.StaticFiles.Precompressed,
-		})
-	} else {
-		name = s.pseudonym
-		h = forward.New(forward.Config{
-			Upstream: t.Upstream,
-			Body:     t.Body,
-			Write:    t.Write,
-			Tunnel:   t.Tunnel,
-			Limits:   limits,
-			Via:      name,
-			RateMin:  s.config.Limits.RateMin,
-			Retries:  s.config.Routing.Retries,
-			Route:    route(&s.config.Routing),
-		}, s.pool(i, worker))
-	}
-	exchanges := exchange.NewServer(exchange.Config{
-		Header:  t.Header,
-		Body:    t.Body,
-		Write:   t.Write,
-		Idle:    t.Idle,
-		Limits:  limits,
-		BodyMax: s.config.Limits.BodyBytes,
-		Secure:  s.secure != nil,
-		Stats:   counts,
-		Name:    name,
-		Trusted: s.config.Routing.TrustedProxies,
-		Failed:  s.failures.add,
-	}, s.wrap(h))
-	if s.secure == nil {
-		return exchanges
-	}
-	return tlsio.NewHandler(tlsio.Config{TLS: &s.secure.current, Handshake: t.Handshake, Stats: counts}, exchanges)
 }
 
 // panicked is called on a worker, so it hands the report over and never waits.
@@ -327,7 +233,10 @@ func (s *Server) logPanics() {
 }
 
 // Addr is the address that is listened on.
-func (s *Server) Addr() string { return s.address }
+func (s *Server) Addr() string { return s.now.Load().door.address }
+
+// Config is the configuration that is active.
+func (s *Server) Config() *config.Config { return s.now.Load().config }
 
 // Engine is what the workers run on.
 func (s *Server) Engine() loop.Engine { return s.engine }
@@ -343,10 +252,23 @@ func (s *Server) Panics() (n uint64) {
 // Shutdown stops accepting, lets exchanges in flight end, and cuts what is left
 // when ctx is done. It reports whether everything ended by itself.
 func (s *Server) Shutdown(ctx context.Context) (clean bool) {
+	s.reloader.stop()
+	s.Unready()
+	for _, d := range s.doors.all() {
+		s.refuse(d)
+	}
 	for _, w := range s.workers {
 		w.Drain()
 	}
-	s.refuse(ctx)
+	through := true
+	for _, d := range s.doors.all() {
+		through = s.unlisten(ctx, d) && through
+	}
+	if through { // else a worker may still accept, and the number be another file's by then
+		if err := s.doors.close(); err != nil {
+			s.log.Warn("stop listening", "error", err)
+		}
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -360,62 +282,39 @@ func (s *Server) Shutdown(ctx context.Context) (clean bool) {
 	case <-ctx.Done():
 	}
 	s.stop()
-	if err := s.release(); err != nil {
+	if err := errors.Join(s.now.Load().release(), s.doors.close()); err != nil {
 		s.log.Warn("shut down", "error", err)
 	}
 	return clean
 }
 
-// refuse closes the listeners of draining workers, so that new connections are
-// refused at once: with the sockets open the kernel would complete them, and
-// they would hang until everything else has ended. A worker that has answered
-// accepts no more, but for what its ring has under way, which keeps the socket.
-func (s *Server) refuse(ctx context.Context) {
-	for _, w := range s.workers {
-		answered := make(chan struct{})
-		if !w.Post(func() { close(answered) }) {
-			continue // it has ended
-		}
-		select {
-		case <-answered:
-		case <-ctx.Done():
-			return
+// refuse has no connection begin any more at a door that nobody else has: with the
+// socket open the kernel would complete it, and it would hang until everything else
+// has ended, or be reset.
+func (s *Server) refuse(d *door) {
+	if d.shared.Load() {
+		return
+	}
+	for _, ln := range d.all() {
+		if err := ln.Refuse(); err != nil {
+			s.log.Warn("stop listening", "address", d.address, "error", err)
 		}
 	}
-	for _, ln := range s.listeners {
-		if err := ln.Close(); err != nil {
-			s.log.Warn("stop listening", "error", err)
-		}
-	}
-	s.listeners = nil
 }
 
 // stop ends the workers now.
 func (s *Server) stop() {
-	if s.group != nil {
-		s.group.Stop()
-	}
-	if s.secure != nil {
-		s.secure.stop()
-	}
+	s.group.Stop()
 	for _, w := range s.workers {
 		w.Stop()
 	}
 	for _, w := range s.workers {
 		w.Wait()
 	}
+	if s.access != nil {
+		s.access.Close(accessPatience)
+	}
 	close(s.panics)
 	<-s.logged
 	s.failures.stop()
-}
-
-// release closes what belongs to the process. No worker runs any more.
-func (s *Server) release() (err error) {
-	for _, ln := range s.listeners {
-		err = errors.Join(err, ln.Close())
-	}
-	if s.dir != nil {
-		err = errors.Join(err, s.dir.Close())
-	}
-	return err
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -35,6 +33,8 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
 		os.Exit(playRole(role))
 	}
+	drainQuiet = 500 * time.Millisecond
+	looptest.KeepThread()
 	fds, goroutines := descriptors(), runtime.NumGoroutine()
 	status := m.Run()
 	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
@@ -78,22 +78,11 @@ func skipShort(t testing.TB) {
 }
 
 // logBook is a log that can be read while it is written.
-type logBook struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBook) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
+type logBook struct{ looptest.Printed }
 
 // lines are the records that have a text in them.
 func (b *logBook) lines(with string) (found []string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for line := range strings.Lines(b.text.String()) {
+	for line := range strings.Lines(b.String()) {
 		if strings.Contains(line, with) {
 			found = append(found, strings.TrimSuffix(line, "\n"))
 		}
@@ -121,16 +110,28 @@ func parse(t testing.TB, text string) *config.Config {
 // launch starts a server, which ends with the test.
 func launch(t testing.TB, text string, wrap func(exchange.Handler) exchange.Handler) *running {
 	t.Helper()
+	return launchWith(t, text, wrap, Estate{})
+}
+
+func launchWith(t testing.TB, text string, wrap func(exchange.Handler) exchange.Handler, e Estate) *running {
+	t.Helper()
 	if wrap == nil {
 		wrap = func(h exchange.Handler) exchange.Handler { return h }
 	}
 	r := &running{t: t, log: new(logBook)}
-	s, err := start(parse(t, text), r.log.logger(), wrap)
+	cfg := parse(t, text)
+	if !strings.Contains(text, "[access_log]") {
+		cfg.AccessLog.Format = "off" // or the test's output is full of it
+	}
+	s, err := startWith(cfg, r.log.logger(), wrap, e)
 	require.NoError(t, err)
 	r.Server = s
 	t.Cleanup(func() { r.shutdown(patience) })
 	return r
 }
+
+// listeners are those of now.
+func (r *running) listeners() []*loop.Listener { return r.now.Load().door.listeners }
 
 // shutdown ends the server once and reports whether everything ended by itself.
 func (r *running) shutdown(within time.Duration) (clean bool) {
@@ -140,25 +141,6 @@ func (r *running) shutdown(within time.Duration) (clean bool) {
 		clean = r.Shutdown(ctx)
 	})
 	return clean
-}
-
-// staticConfig serves a directory with the file a, which says hello.
-func staticConfig(t testing.TB, engine loop.Engine, more ...string) string {
-	t.Helper()
-	root := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(root, "a"), []byte("hello"), 0o644))
-	return fmt.Sprintf("[listen]\naddress = \"127.0.0.1\"\nport = 0\nmode = \"static\"\nworkers = 2\npin = false\n"+
-		"engine = %q\nroot = %q\n%s\n", engine, root, strings.Join(more, "\n"))
-}
-
-// proxyConfig forwards to upstreams, which are addresses.
-func proxyConfig(engine loop.Engine, upstreams []string, more ...string) string {
-	text := fmt.Sprintf("[listen]\naddress = \"127.0.0.1\"\nport = 0\nworkers = 2\npin = false\nengine = %q\n", engine)
-	for i, upstream := range upstreams {
-		host, port, _ := net.SplitHostPort(upstream)
-		text += fmt.Sprintf("[[upstreams]]\nname = \"up%d\"\naddress = %q\nport = %s\n", i, host, port)
-	}
-	return text + strings.Join(more, "\n")
 }
 
 // origin is an upstream of net/http.
@@ -245,7 +227,7 @@ func eventually(t testing.TB, what string, cond func() bool) {
 
 func TestStatic(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		s := launch(t, staticConfig(t, engine), nil)
+		s := launch(t, looptest.StaticConfig(t, engine), nil)
 		assert.Equal(t, engine, s.Engine())
 		for range 8 { // workers share the connections
 			assert.Equal(t, "hello", s.dial().get("/a"))
@@ -266,7 +248,7 @@ func TestProxy(t *testing.T) {
 			_, _ = fmt.Fprintf(w, "%s %s for %s", r.Method, r.URL.Path, r.Header.Get("X-Forwarded-For"))
 		})
 		for _, strategy := range []string{"round_robin", "random", "least_connections"} {
-			s := launch(t, proxyConfig(engine, []string{up, up}, "[routing]", fmt.Sprintf("strategy = %q", strategy)), nil)
+			s := launch(t, looptest.ProxyConfig(engine, []string{up, up}, "[routing]", fmt.Sprintf("strategy = %q", strategy)), nil)
 			c := s.dial()
 			for range 4 {
 				assert.Equal(t, "GET /x for 127.0.0.1", c.get("/x"))
@@ -281,7 +263,7 @@ func TestProxyToNamedUpstream(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		up := origin(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello") })
 		_, port, _ := net.SplitHostPort(up)
-		s := launch(t, proxyConfig(engine, []string{"localhost:" + port}), nil)
+		s := launch(t, looptest.ProxyConfig(engine, []string{"localhost:" + port}), nil)
 		assert.Equal(t, "hello", s.dial().get("/"))
 	})
 }

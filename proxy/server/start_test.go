@@ -28,7 +28,7 @@ func TestStartErrors(t *testing.T) {
 		static := func(root, listen string) string {
 			return fmt.Sprintf("[listen]\nmode = \"static\"\nengine = %q\nroot = %q\n%s", engine, root, listen)
 		}
-		other := launch(t, staticConfig(t, engine), nil)
+		other := launch(t, looptest.StaticConfig(t, engine), nil)
 		_, otherPort, _ := net.SplitHostPort(other.Addr())
 		for _, row := range []struct {
 			name, text string
@@ -50,9 +50,9 @@ func TestStartErrors(t *testing.T) {
 				[]string{"[listen]", "no-such-host.invalid"}},
 			{"no certificate", static(".", "port = 0\n[listen.tls]\ncert = \"c.pem\"\nkey = \"k.pem\""),
 				[]string{"[listen.tls]", "c.pem: no such file"}},
-			{"TLS in mode tcp", "[listen]\nport = 0\nmode = \"tcp\"\n[listen.tls]\ncert = \"c\"\nkey = \"k\"\n" +
+			{"no certificate in mode tcp", "[listen]\nport = 0\nmode = \"tcp\"\n[listen.tls]\ncert = \"c\"\nkey = \"k\"\n" +
 				"[[upstreams]]\nname = \"u\"\naddress = \"127.0.0.1\"\nport = 1",
-				[]string{`mode = "tcp"`, "not built yet"}},
+				[]string{"[listen.tls]", "c: no such file"}},
 		} {
 			t.Run(row.name, func(t *testing.T) {
 				log := new(logBook)
@@ -89,7 +89,7 @@ func TestStartTLSListensNowhere(t *testing.T) {
 func TestMoreWorkersThanCores(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		workers := len(allowedCPUs()) + 3
-		text := strings.Replace(staticConfig(t, engine), "workers = 2\npin = false", fmt.Sprintf("workers = %d", workers), 1)
+		text := strings.Replace(looptest.StaticConfig(t, engine), "workers = 2\npin = false", fmt.Sprintf("workers = %d", workers), 1)
 		s := launch(t, text, nil)
 		assert.Len(t, s.workers, workers)
 		for range 4 * workers {
@@ -108,7 +108,7 @@ func TestMoreWorkersThanCores(t *testing.T) {
 // Without a number of workers there is one for each core.
 func TestWorkersByDefault(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		s := launch(t, strings.Replace(staticConfig(t, engine), "workers = 2\n", "", 1), nil)
+		s := launch(t, strings.Replace(looptest.StaticConfig(t, engine), "workers = 2\n", "", 1), nil)
 		assert.NotEmpty(t, s.workers)
 		assert.LessOrEqual(t, len(s.workers), len(allowedCPUs()))
 	})
@@ -123,12 +123,12 @@ func TestPortZero(t *testing.T) {
 		} else {
 			address = "127.0.0.1" // a machine without IPv6
 		}
-		s := launch(t, strings.Replace(staticConfig(t, engine), "127.0.0.1", address, 1), nil)
+		s := launch(t, strings.Replace(looptest.StaticConfig(t, engine), "127.0.0.1", address, 1), nil)
 		host, port, err := net.SplitHostPort(s.Addr())
 		require.NoError(t, err)
 		assert.Equal(t, address, host)
 		assert.NotEqual(t, "0", port)
-		for _, ln := range s.listeners {
+		for _, ln := range s.listeners() {
 			assert.Equal(t, s.Addr(), ln.Addr().String())
 		}
 		assert.Equal(t, "hello", s.dial().get("/a"))

@@ -4,33 +4,41 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"atlas/proxy/config"
 	"atlas/proxy/loop"
 	"atlas/proxy/proxyhead"
 	"atlas/proxy/tunnel"
 )
 
 // tunnels is what one worker serves in tcp mode.
-func (s *Server) tunnels(i int, worker loop.Loop) loop.Handler {
+func (s *Server) tunnels(cfg *config.Config, w *worker) loop.Handler {
 	return tunnel.New(tunnel.Config{
-		Idle:     s.config.Timeouts.Tunnel,
-		Retries:  s.config.Routing.Retries,
-		Strategy: s.config.Routing.Strategy,
-		Stats:    s.stats.Worker(i),
+		Idle:     cfg.Timeouts.Tunnel,
+		Retries:  cfg.Routing.Retries,
+		Strategy: cfg.Routing.Strategy,
+		Stats:    w.stats,
+		Log:      s.access.Ring(w.index),
+		Timed:    timed(cfg),
 		Failed:   func(f tunnel.Failure) { s.failures.put(f) },
-	}, s.pool(i, worker))
+	}, w.pool)
 }
 
 // behindProxies has connections of the proxies that the configuration names begin
 // with their PROXY header. It is in front of all else.
-func (s *Server) behindProxies(i int, h loop.Handler) loop.Handler {
-	from := s.config.Listen.AcceptProxy
+func (s *Server) behindProxies(cfg *config.Config, w *worker, h loop.Handler) loop.Handler {
+	from := cfg.Listen.AcceptProxy
 	if len(from) == 0 {
 		return h
 	}
+	var admit func(loop.Conn) bool
+	if cfg.Limits.ConnectionsPerIP > 0 {
+		admit = func(c loop.Conn) bool { return s.limits.admits(c, w.stats) }
+	}
 	return proxyhead.NewHandler(proxyhead.Config{
 		From:    from,
-		Wait:    s.config.Timeouts.Header,
-		Stats:   s.stats.Worker(i),
+		Wait:    cfg.Timeouts.Header,
+		Stats:   w.stats,
+		Admit:   admit,
 		Refused: func(proxy netip.AddrPort, why error) { s.failures.put(refusal{proxy, why}) },
 	}, h)
 }

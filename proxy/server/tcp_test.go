@@ -25,7 +25,7 @@ import (
 // tcpConfig passes connections on to upstreams. upstream is what each of them is
 // told besides.
 func tcpConfig(engine loop.Engine, upstreams []string, upstream string, more ...string) string {
-	text := proxyConfig(engine, upstreams, more...)
+	text := looptest.ProxyConfig(engine, upstreams, more...)
 	text = strings.Replace(text, "[listen]\n", "[listen]\nmode = \"tcp\"\n", 1)
 	return strings.ReplaceAll(text, "[[upstreams]]\n", "[[upstreams]]\n"+upstream+"\n")
 }
@@ -76,12 +76,10 @@ func TestTCPDrain(t *testing.T) {
 		c, other := s.dial(), s.dial()
 		assert.Empty(t, c.get("/"))
 		assert.Empty(t, other.get("/"))
-		ended := make(chan bool)
-		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
-			defer cancel()
-			s.once.Do(func() { ended <- s.Shutdown(ctx) })
-		}()
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		ended := make(chan bool, 1)
+		go s.once.Do(func() { ended <- s.Shutdown(ctx) })
 		eventually(t, "new connections to be refused", func() bool {
 			c, err := net.Dial("tcp", s.Addr())
 			if err == nil {
@@ -91,6 +89,7 @@ func TestTCPDrain(t *testing.T) {
 		})
 		assert.Empty(t, c.get("/"), "while it drains")
 		require.NoError(t, c.Close())
+		cancel() // the time of the drain is over
 		assert.False(t, <-ended)
 		_, err := io.ReadAll(other)
 		assert.ErrorContains(t, err, "reset")
@@ -122,13 +121,13 @@ func TestTCPLog(t *testing.T) {
 func TestAcceptProxy(t *testing.T) {
 	const line = "PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n"
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		http := proxyConfig(engine, []string{forwarded(t)})
+		http := looptest.ProxyConfig(engine, []string{forwarded(t)})
 		c := launch(t, accepting(http), nil).dial()
 		c.send(line)
 		assert.Equal(t, "192.0.2.7", c.get("/"))
 		assert.Equal(t, "192.0.2.7", c.get("/again"))
 
-		c = launch(t, accepting(staticConfig(t, engine)), nil).dial()
+		c = launch(t, accepting(looptest.StaticConfig(t, engine)), nil).dial()
 		c.send(line)
 		assert.Equal(t, "hello", c.get("/a"))
 
@@ -154,7 +153,7 @@ func run(t *testing.T, port int, program string, args ...string) {
 	cmd := exec.Command(program, args...)
 	var said logBook
 	cmd.Stdout, cmd.Stderr = &said, &said
-	require.NoError(t, cmd.Start())
+	require.NoError(t, looptest.Start(cmd))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -185,7 +184,7 @@ func TestHAProxyInARow(t *testing.T) {
 	for version, send := range map[string]string{"v1": "send-proxy", "v2": "send-proxy-v2-ssl-cn"} {
 		t.Run(version, func(t *testing.T) {
 			looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-				last := launch(t, accepting(proxyConfig(engine, []string{forwarded(t)})), nil)
+				last := launch(t, accepting(looptest.ProxyConfig(engine, []string{forwarded(t)})), nil)
 				port := freePort(t)
 				file := filepath.Join(t.TempDir(), "haproxy.cfg")
 				require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `
@@ -230,7 +229,7 @@ func TestNginxInARow(t *testing.T) {
 		load = "load_module " + stream + ";"
 	}
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		last := launch(t, accepting(proxyConfig(engine, []string{forwarded(t)})), nil)
+		last := launch(t, accepting(looptest.ProxyConfig(engine, []string{forwarded(t)})), nil)
 		said, passed := freePort(t), freePort(t)
 		dir := t.TempDir()
 		file := filepath.Join(dir, "nginx.conf")
@@ -268,7 +267,7 @@ stream {
 func TestTCPConfig(t *testing.T) {
 	for text, want := range map[string]string{
 		tcpConfig(loop.Netpoll, []string{"127.0.0.1:1"}, "", "[routing]", `strategy = "hash"`, `hash = "path"`): "ip_hash",
-		strings.Replace(proxyConfig(loop.Netpoll, []string{"127.0.0.1:1"}), "name", "send_proxy = \"v1\"\nname",
+		strings.Replace(looptest.ProxyConfig(loop.Netpoll, []string{"127.0.0.1:1"}), "name", "send_proxy = \"v1\"\nname",
 			1): "X-Forwarded-For",
 	} {
 		_, _, err := config.Parse("atlas.toml", []byte(text))

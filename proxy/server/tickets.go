@@ -2,6 +2,8 @@ package server
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
 	"time"
 )
 
@@ -36,25 +38,50 @@ func (t *tickets) forget() {
 	}
 }
 
-// TicketKeys are the keys of session tickets, for a process that takes over: its
-// clients' sessions go on then. nil: this server speaks no TLS.
-func (s *Server) TicketKeys() [][32]byte {
-	if s.secure == nil {
-		return nil
+// rotate makes a new key where it is time for one, or there is none.
+func (h *handshakes) rotate(now time.Time) (rotated bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.tickets.keys != nil && !h.tickets.due(now) {
+		return false
 	}
-	s.secure.mu.Lock()
-	defer s.secure.mu.Unlock()
-	return append([][32]byte(nil), s.secure.tickets.keys...)
+	h.tickets.rotate(now)
+	return true
 }
 
-// AdoptTicketKeys goes on with the keys of a process before this one, if they may
-// be its.
-func (s *Server) AdoptTicketKeys(keys [][32]byte) {
-	if s.secure == nil || len(keys) == 0 {
-		return
+// publish has handshakes begin with cfg from now on. With other authorities of
+// clients the sessions end that were begun under the old ones.
+func (h *handshakes) publish(cfg *tls.Config, authorities [sha256.Size]byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if authorities != h.authorities {
+		h.authorities = authorities
+		h.tickets.forget()
 	}
-	s.secure.mu.Lock()
-	defer s.secure.mu.Unlock()
-	s.secure.tickets.keys = append([][32]byte(nil), keys[:min(len(keys), ticketKeys)]...)
-	s.secure.current.Load().SetSessionTicketKeys(s.secure.tickets.keys)
+	cfg.SetSessionTicketKeys(h.tickets.keys)
+	h.current.Store(cfg)
+}
+
+// ticketsNote is what a process leaves of its handshakes to the next: clients go on
+// with their sessions then, for as long as they could here.
+type ticketsNote struct {
+	Keys        [][32]byte
+	Since       time.Time
+	Authorities [sha256.Size]byte // of clients: with others the sessions end
+}
+
+func (h *handshakes) note() ticketsNote {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return ticketsNote{append([][32]byte(nil), h.tickets.keys...), h.tickets.since, h.authorities}
+}
+
+// adopt begins with what another process left. It is for before the first use.
+func (h *handshakes) adopt(n ticketsNote) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(n.Keys) > 0 && h.tickets.keys == nil {
+		h.tickets.keys, h.tickets.since = n.Keys[:min(len(n.Keys), ticketKeys)], n.Since
+		h.authorities = n.Authorities
+	}
 }

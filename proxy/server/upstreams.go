@@ -22,6 +22,9 @@ func groupOptions(cfg *config.Config, log *slog.Logger) (upstream.Options, error
 		QueueWait: cfg.Timeouts.Queue,
 		Log:       log,
 	}
+	if cfg.Listen.Mode == config.Static {
+		return o, nil
+	}
 	for i := range cfg.Upstreams {
 		c := &cfg.Upstreams[i]
 		u := upstream.Upstream{
@@ -48,7 +51,7 @@ func groupOptions(cfg *config.Config, log *slog.Logger) (upstream.Options, error
 			}
 		}
 		var err error
-		if u.TLS, err = upstreamTLS(c); err != nil {
+		if u.TLS, u.Trust, err = upstreamTLS(c, cfg.Listen.Mode); err != nil {
 			return o, err
 		}
 		o.Upstreams = append(o.Upstreams, u)
@@ -58,17 +61,14 @@ func groupOptions(cfg *config.Config, log *slog.Logger) (upstream.Options, error
 
 var proxyVersions = map[string]proxyhead.Version{"v1": proxyhead.V1, "v2": proxyhead.V2}
 
-// pool makes the connections to upstreams of one worker.
-func (s *Server) pool(i int, worker loop.Loop) *upstream.Pool {
-	return upstream.New(worker, upstream.Config{
-		Group:       s.group,
-		Connect:     s.config.Timeouts.Connect,
-		Handshake:   s.config.Timeouts.Handshake,
-		Idle:        s.config.Timeouts.Pool,
-		Worker:      i,
-		Seed:        uint64(time.Now().UnixNano()) + uint64(i),
-		RetryBudget: s.config.Routing.RetryBudget,
-		Stats:       s.stats.Worker(i),
+// newPool makes the connections to upstreams of one worker. What a configuration
+// says of them comes with take.
+func newPool(group *upstream.Group, w *worker) *upstream.Pool {
+	return upstream.New(w.Loop, upstream.Config{
+		Group:  group,
+		Worker: w.index,
+		Seed:   uint64(time.Now().UnixNano()) + uint64(w.index),
+		Stats:  w.stats,
 	})
 }
 

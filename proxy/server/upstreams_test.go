@@ -22,7 +22,7 @@ import (
 // order. Requests are answered, and the log says why so.
 func TestUnknownUpstream(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		s := launch(t, proxyConfig(engine, []string{"no-such-host.invalid:80"}), nil)
+		s := launch(t, looptest.ProxyConfig(engine, []string{"no-such-host.invalid:80"}), nil)
 		warnings := s.log.lines("level=WARN")
 		require.Len(t, warnings, 1)
 		assert.Contains(t, warnings[0], "upstream=up0 name=no-such-host.invalid")
@@ -112,7 +112,7 @@ func TestTrustedProxies(t *testing.T) {
 			`"127.0.0.0/8", "2001:db8::/32"`: "192.0.2.7, 127.0.0.1 https",
 			`"10.0.0.0/8"`:                   "127.0.0.1 http",
 		} {
-			text := proxyConfig(engine, []string{up}) + "[routing]\ntrusted_proxies = [" + networks + "]\n"
+			text := looptest.ProxyConfig(engine, []string{up}) + "[routing]\ntrusted_proxies = [" + networks + "]\n"
 			s := launch(t, text, nil)
 			request, err := http.NewRequest("GET", "http://"+s.Addr(), nil)
 			require.NoError(t, err)

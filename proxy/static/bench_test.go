@@ -2,7 +2,9 @@ package static
 
 import (
 	"io"
+	"log/slog"
 	"net"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -12,9 +14,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"atlas/proxy/accesslog"
 	"atlas/proxy/invariant"
 	"atlas/proxy/loop"
 	"atlas/proxy/looptest"
+	"atlas/proxy/stats"
 )
 
 // skipInvariant skips what counts allocations: the race detector and the
@@ -75,7 +79,7 @@ func (c *rawClient) ask() error {
 
 // TestAllocsPerRequest: a request for a cached file, or for a part of it, or
 // whether it has changed, allocates nothing on the ring, from the socket to the
-// socket. The whole process is counted while one
+// socket, the line of the access log included. The whole process is counted while one
 // client asks: what remains is the look at the file once a second, and the
 // runtime itself. The fallback engine has a bound, so that it stays few.
 func TestAllocsPerRequest(t *testing.T) {
@@ -83,7 +87,8 @@ func TestAllocsPerRequest(t *testing.T) {
 	const requests = 10_000
 	most := map[loop.Engine]float64{loop.IOUring: 0.01, loop.Netpoll: 2}
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
-		s := newSite(t, engine)
+		log := accessLog(t)
+		s := newSite(t, engine, func(set *settings) { set.client.Log, set.client.Timed = log, true })
 		s.write("small", looptest.Pattern(1<<10))
 		s.write("large", looptest.Pattern(64<<10))
 		s.write("coded", looptest.Pattern(1<<10))
@@ -120,6 +125,20 @@ func TestAllocsPerRequest(t *testing.T) {
 			assert.Less(t, per, most[engine], row.name)
 		}
 	})
+}
+
+// accessLog is one that is written to a file, as JSON. It is made before the loop:
+// what pushes has to end first.
+func accessLog(t testing.TB) *accesslog.Ring {
+	t.Helper()
+	l := accesslog.New([]*stats.Stats{new(stats.Stats)}, slog.New(slog.DiscardHandler))
+	t.Cleanup(func() { l.Close(time.Minute) })
+	format, err := accesslog.ParseFormat(accesslog.JSON)
+	require.NoError(t, err)
+	opened, err := accesslog.Open(accesslog.Settings{Format: format, Path: filepath.Join(t.TempDir(), "access.log")})
+	require.NoError(t, err)
+	l.Apply(opened)
+	return l.Ring(0)
 }
 
 // BenchmarkStatic is the handler over loopback, worker and client in one

@@ -66,6 +66,7 @@ func (h *Handler) Handle(x *exchange.Exchange) {
 	}
 	if known := h.cache.find(name); known != nil && fresh(x, known) {
 		if e := known.choose(r); e != nil {
+			x.Stats.CacheHits.Add(1)
 			send(x, e)
 			return
 		}
@@ -83,6 +84,8 @@ func (h *Handler) load(x *exchange.Exchange, name string) {
 	query := string(x.Request.Query)
 	hasQuery := x.Request.Query != nil
 	x.ReleaseHead()
+	x.Stats.CacheMisses.Add(1)
+	defer func() { x.Stats.CacheBytes.Set(h.cache.bytes) }()
 
 	if e := h.recheck(x, name, &asked); e != nil {
 		sendAsked(x, e, nil, &asked)
@@ -159,6 +162,10 @@ func failOpen(x *exchange.Exchange, err error) {
 		x.Fail(403, "the server may not read this file")
 	case loop.NotFound(err):
 		x.Fail(404, "there is no such file")
+	case loop.Scarce(err):
+		x.Stats.Scarcities.Add(1)
+		x.Fault(exchange.Fault{Status: 503, Why: "this server has no room for another file", Side: exchange.ProxySide,
+			Step: "open the file", Cause: err}, "Retry-After", "1")
 	default:
 		x.Fail(500, "the server cannot read this file")
 	}

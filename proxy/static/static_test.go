@@ -126,6 +126,10 @@ func TestGet(t *testing.T) {
 		}
 		assert.EqualValues(s, 3, s.stats.Requests.Load())
 		assert.EqualValues(s, 3, s.stats.Responses[1].Load())
+		hits, misses := s.stats.CacheHits.Load(), s.stats.CacheMisses.Load()
+		assert.EqualValues(s, 3, hits+misses)
+		assert.Positive(s, misses)
+		assert.Positive(s, s.stats.CacheBytes.Load())
 	})
 }
 

@@ -7,6 +7,7 @@ type Value struct {
 	Label string // name of the label: "reason"; empty if there is none
 	Of    string // value of the label: "refused"
 	Help  string
+	Gauge bool // it goes down as well
 	Count int64
 }
 
@@ -76,8 +77,18 @@ func (s *Stats) each(reasons []string, visit func(Value, *Counter)) {
 		visit(Value{Name: "tls_handshake_errors_total", Label: "reason", Of: HandshakeError(i).String(),
 			Help: "TLS handshakes with clients that failed, by reason."}, &s.HandshakeErrors[i])
 	}
+	visit(Value{Name: "static_cache_hits_total",
+		Help: "Requests for files that were answered from memory."}, &s.CacheHits)
+	visit(Value{Name: "static_cache_misses_total",
+		Help: "Requests for files for which the disk was looked at."}, &s.CacheMisses)
+	visit(Value{Name: "static_cache_bytes", Gauge: true,
+		Help: "Memory of the cache of files."}, &s.CacheBytes)
 	visit(Value{Name: "underscore_fields_total",
 		Help: "Request fields dropped for an underscore in their name."}, &s.Underscores)
+	visit(Value{Name: "file_scarcities_total",
+		Help: "Requests for files answered 503, for want of descriptors or memory."}, &s.Scarcities)
+	visit(Value{Name: "access_log_dropped_total",
+		Help: "Lines of the access log that were dropped: what it is written to does not keep up."}, &s.LogDropped)
 	eachReason(reasons, &s.RefusedRequests, Value{Name: "requests_refused_total",
 		Help: "Requests that are not valid HTTP/1, by the rule that they break."}, visit)
 	eachReason(reasons, &s.RefusedResponses, Value{Name: "responses_refused_total",

@@ -1,17 +1,23 @@
 // Package stats counts what workers do. It does not export, name a port or
-// keep history: whoever reads merges the counters of all workers into a
-// Snapshot. Each worker owns one Stats and is the only one to write it; any
+// keep history: whoever reads merges what all workers have counted, by
+// Set.Snapshot and Set.Distributions. Each worker owns one Stats and is the only one to write it; any
 // thread may read it at any time. Counting allocates nothing and shares no
 // cache line with another worker.
 package stats
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // Counter is a number that one worker writes and anybody reads.
 type Counter struct{ n atomic.Int64 }
 
 // Add adds n, which is negative where something that was counted ended.
 func (c *Counter) Add(n int64) { c.n.Add(n) }
+
+// Set replaces the number, of something that is measured and not counted.
+func (c *Counter) Set(n int64) { c.n.Store(n) }
 
 // Load returns the number.
 func (c *Counter) Load() int64 { return c.n.Load() }
@@ -32,6 +38,7 @@ type Stats struct {
 	UpstreamErrors [upstreamErrors]Counter
 	Retries        Counter // tries of a request beyond its first
 	Underscores    Counter // request fields dropped for an underscore in their name
+	Scarcities     Counter // requests answered 503, as there was no descriptor or memory for a file
 
 	// By the reasons of the HTTP parser, which this package does not know: their
 	// names are given to NewSet.
@@ -41,6 +48,18 @@ type Stats struct {
 	Handshakes      Counter // TLS handshakes with clients that succeeded
 	Resumed         Counter // of these, how many went on with an earlier session
 	HandshakeErrors [handshakeErrors]Counter
+
+	CacheHits   Counter // requests for files that were answered from memory
+	CacheMisses Counter // those for which the disk was looked at
+	CacheBytes  Counter // that the cache of files charges itself for, now
+
+	LogDropped Counter // records of the access log that there was no room for
+
+	// FirstByte and Total are those without an upstream: see Times.
+	Phases [phases]Histogram
+
+	mu        sync.Mutex // over the map; the Times in it are the worker's
+	upstreams map[string]*Times
 
 	_ [lineBytes]byte
 }
@@ -80,6 +99,8 @@ const (
 	ClientReset                        // gone in the middle of an exchange
 	HandshakeFailed                    // TLS
 	BadProxyHeader                     // none, or none in time, from a proxy that has to send one
+	RateLimited                        // 429: more requests than the client may make
+	PeerConnections                    // closed: more connections than an address may have
 	clientErrors
 )
 
@@ -108,6 +129,10 @@ func (e ClientError) String() string {
 		return "handshake_failed"
 	case BadProxyHeader:
 		return "bad_proxy_header"
+	case RateLimited:
+		return "rate_limited"
+	case PeerConnections:
+		return "peer_connections"
 	}
 	return "unknown"
 }

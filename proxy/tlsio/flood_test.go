@@ -11,31 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"atlas/proxy/loop"
+	"atlas/proxy/looptest"
 )
-
-// floodRecords is how many times a flood asks for new keys; each would be owed 27
-// bytes, and brings one, so that crypto/tls takes it for useful.
-const floodRecords = 200_000
-
-// flood asks for new keys without end and reads nothing. It returns how much it
-// could send until the server took nothing any more.
-func flood(f *forger) (sent int) {
-	_ = f.SetReadBuffer(4 << 10)
-	_ = f.SetWriteBuffer(4 << 10)
-	for sent < floodRecords {
-		var batch []byte
-		for range 100 {
-			batch = append(batch, f.keyUpdate()...)
-			batch = append(batch, f.record(typeApplication, 'x')...)
-		}
-		_ = f.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
-		if _, err := f.Write(batch); err != nil {
-			break
-		}
-		sent += 100
-	}
-	return sent
-}
 
 func heapInUse() int {
 	runtime.GC()
@@ -67,7 +44,7 @@ func TestKeyUpdateFlood(t *testing.T) {
 		other := r.client(r.trusting())
 		says(t, other, "before")
 		f := r.forge()
-		f.send(f.record(typeApplication, []byte("upload")...))
+		f.Say(f.Record(looptest.RecordApplication, []byte("upload")...))
 		before := heapInUse()
 		var most atomic.Int64
 		stop := make(chan struct{})
@@ -91,8 +68,8 @@ func TestKeyUpdateFlood(t *testing.T) {
 				most.Store(max(most.Load(), int64(time.Since(began))))
 			}
 		}()
-		sent := flood(f)
-		assert.Less(t, sent, floodRecords, "it was stopped")
+		sent, stopped := f.Flood()
+		assert.True(t, stopped)
 		assert.Less(t, heapInUse()-before, 2<<20)
 		t.Logf("%d were taken; an exchange beside them took %v at most", sent, time.Duration(most.Load()))
 		assert.Equal(t, loop.ErrDeadline, <-ended)
@@ -130,11 +107,11 @@ func TestKeyUpdateFloodWhileSending(t *testing.T) {
 		})
 		other := r.client(r.trusting())
 		f := r.forge()
-		f.send(f.record(typeApplication, []byte("both")...))
+		f.Say(f.Record(looptest.RecordApplication, []byte("both")...))
 		time.Sleep(50 * time.Millisecond) // until the response is stuck
 		before := heapInUse()
-		sent := flood(f)
-		assert.Less(t, sent, floodRecords, "it was stopped")
+		_, stopped := f.Flood()
+		assert.True(t, stopped)
 		for range 100 {
 			says(t, other, "hello")
 		}
@@ -171,8 +148,8 @@ func TestKeyUpdates(t *testing.T) {
 			_, _ = io.Copy(&taken, struct{ io.Reader }{f})
 		}()
 		for range times {
-			f.send(f.keyUpdate())
-			f.send(f.record(typeApplication, 'x'))
+			f.Say(f.KeyUpdate())
+			f.Say(f.Record(looptest.RecordApplication, 'x'))
 		}
 		// Each is answered, and all answers are before the response.
 		r.Eventually("the answers", func() bool { return taken.n.Load() >= times*27+5+2+1+16 })

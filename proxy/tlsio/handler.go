@@ -37,27 +37,41 @@ func (h *Handler) Open(raw loop.Conn) {
 }
 
 // Serve carries a connection through its handshake, and through all exchanges
-// whose bytes have arrived. Bytes that are none for the handler above, such as
+// whose bytes have arrived. A handler above that may speak first is served as soon
+// as the handshake is over. Bytes that are none for the handler above, such as
 // half a record, leave the connection idle.
 func (h *Handler) Serve(raw loop.Conn) (keep bool) {
 	c, known := raw.Attachment().(*Conn)
+	greets := false // the one above may speak first
 	if !known {
-		if c = h.greet(raw); c == nil {
+		if c = h.greet(raw); c == nil || c.parting {
 			return false
 		}
+		if greets = loop.Greets(h.above, c); greets && raw.Flush() != nil {
+			return false // who is served has to know that the handshake is over
+		}
 	}
-	for !c.quiet() {
-		if len(c.in) == 0 {
+	for greets || !c.quiet() {
+		if len(c.in) == 0 && !greets {
 			c.finish() // the client has ended in order, or gets an alert
 			return false
 		}
-		c.served = true
+		greets, c.served = false, true
 		if !h.above.Serve(c) || len(c.in) > 0 {
 			c.finish()
 			return false
 		}
 	}
-	return true
+	return c.settle()
+}
+
+// settle sends what is still to be sent before a connection is idle, as a loop
+// does. What the peer is only owed must cost no wait.
+func (c *Conn) settle() (keep bool) {
+	if len(c.plain) == 0 && (len(c.out) == 0 || len(c.out) > c.raw.Room()) {
+		return true
+	}
+	return c.Flush() == nil
 }
 
 // greet shakes hands. nil ends the connection.
@@ -66,10 +80,13 @@ func (h *Handler) greet(raw loop.Conn) *Conn {
 	raw.Attach(c)
 	raw.SetWriteDeadline(raw.Loop().Now().After(h.config.Handshake))
 	c.tls = tls.Server(&c.wire, h.config.TLS.Load())
+	began := raw.Loop().Now()
 	if err := c.handshake(); err != nil {
 		h.refuse(c, err)
 		return nil
 	}
+	c.shook = time.Duration(raw.Loop().Now() - began)
+	h.config.Stats.Observe(stats.Handshake, c.shook)
 	h.config.Stats.Handshakes.Add(1)
 	state := c.tls.ConnectionState()
 	if state.DidResume {
@@ -89,6 +106,9 @@ func appendCert(b, der []byte) []byte {
 	b = base64.StdEncoding.AppendEncode(b, der)
 	return append(b, ':')
 }
+
+// State is what the handshake has settled.
+func (c *Conn) State() tls.ConnectionState { return c.tls.ConnectionState() }
 
 // ClientCert is the certificate that the client has proved to be its own, as the
 // value of the field Client-Cert, or nil.

@@ -269,50 +269,50 @@ func TestMalformedRecords(t *testing.T) {
 			return false
 		})
 		other := r.client(r.trusting())
-		for name, forge := range map[string]func(f *forger) []byte{
-			"a wrong byte": func(f *forger) []byte {
-				record := f.record(typeApplication, 'x')
+		for name, forge := range map[string]func(f *looptest.Forger) []byte{
+			"a wrong byte": func(f *looptest.Forger) []byte {
+				record := f.Record(looptest.RecordApplication, 'x')
 				record[8] ^= 1
 				return record
 			},
-			"a record twice": func(f *forger) []byte {
-				record := f.record(typeApplication)
+			"a record twice": func(f *looptest.Forger) []byte {
+				record := f.Record(looptest.RecordApplication)
 				return append(record, record...)
 			},
-			"in plain":          func(*forger) []byte { return []byte("\x17\x03\x03\x00\x05hello") },
-			"too short":         func(*forger) []byte { return []byte("\x17\x03\x03\x00\x01x") },
-			"too long":          func(*forger) []byte { return []byte("\x17\x03\x03\xff\xffxxxx") },
-			"another version":   func(*forger) []byte { return []byte("\x17\x03\x01\x00\x13" + strings.Repeat("x", 19)) },
-			"no such type":      func(f *forger) []byte { return f.record(99, 'x') },
-			"only padding":      func(f *forger) []byte { return f.record(0) },
-			"a greeting":        func(f *forger) []byte { return f.record(typeHandshake, 1, 0, 0, 1, 0) },
-			"a certificate":     func(f *forger) []byte { return f.record(typeHandshake, 11, 0, 0, 1, 0) },
-			"new keys, wrongly": func(f *forger) []byte { return f.record(typeHandshake, 24, 0, 0, 1, 7) },
-			"new keys in the middle of a message": func(f *forger) []byte {
-				return f.record(typeHandshake, 24, 0, 0, 1, 1, 24, 0)
+			"in plain":          func(*looptest.Forger) []byte { return []byte("\x17\x03\x03\x00\x05hello") },
+			"too short":         func(*looptest.Forger) []byte { return []byte("\x17\x03\x03\x00\x01x") },
+			"too long":          func(*looptest.Forger) []byte { return []byte("\x17\x03\x03\xff\xffxxxx") },
+			"another version":   func(*looptest.Forger) []byte { return []byte("\x17\x03\x01\x00\x13" + strings.Repeat("x", 19)) },
+			"no such type":      func(f *looptest.Forger) []byte { return f.Record(99, 'x') },
+			"only padding":      func(f *looptest.Forger) []byte { return f.Record(0) },
+			"a greeting":        func(f *looptest.Forger) []byte { return f.Record(looptest.RecordHandshake, 1, 0, 0, 1, 0) },
+			"a certificate":     func(f *looptest.Forger) []byte { return f.Record(looptest.RecordHandshake, 11, 0, 0, 1, 0) },
+			"new keys, wrongly": func(f *looptest.Forger) []byte { return f.Record(looptest.RecordHandshake, 24, 0, 0, 1, 7) },
+			"new keys in the middle of a message": func(f *looptest.Forger) []byte {
+				return f.Record(looptest.RecordHandshake, 24, 0, 0, 1, 1, 24, 0)
 			},
-			"nothing, many times": func(f *forger) (all []byte) {
+			"nothing, many times": func(f *looptest.Forger) (all []byte) {
 				for range 20 {
-					all = append(all, f.record(typeApplication)...)
+					all = append(all, f.Record(looptest.RecordApplication)...)
 				}
 				return all
 			},
-			"new keys, many times": func(f *forger) (all []byte) {
+			"new keys, many times": func(f *looptest.Forger) (all []byte) {
 				for range 20 {
-					all = append(all, f.keyUpdate()...)
+					all = append(all, f.KeyUpdate()...)
 				}
 				return all
 			},
-			"an alert":       func(f *forger) []byte { return f.record(typeAlert, 2, 80) },
-			"half an alert":  func(f *forger) []byte { return f.record(typeAlert, 2) },
-			"plain requests": func(*forger) []byte { return []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n") },
+			"an alert":       func(f *looptest.Forger) []byte { return f.Record(looptest.RecordAlert, 2, 80) },
+			"half an alert":  func(f *looptest.Forger) []byte { return f.Record(looptest.RecordAlert, 2) },
+			"plain requests": func(*looptest.Forger) []byte { return []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n") },
 		} {
 			for _, waiting := range []bool{false, true} {
 				f := r.forge()
 				if waiting {
-					f.send(f.record(typeApplication, []byte("wait")...))
+					f.Say(f.Record(looptest.RecordApplication, []byte("wait")...))
 				}
-				f.send(forge(f))
+				f.Say(forge(f))
 				if waiting {
 					err := <-ended
 					assert.Error(t, err, name)

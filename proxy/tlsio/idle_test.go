@@ -61,22 +61,22 @@ func TestIdleWithinRecord(t *testing.T) {
 			return echo(c)
 		})
 		f := r.forge()
-		record := f.record(typeApplication, []byte("hello")...)
+		record := f.Record(looptest.RecordApplication, []byte("hello")...)
 		for i := range record {
 			assert.Empty(t, served)
-			f.send(record[i : i+1])
+			f.Say(record[i : i+1])
 			if i%5 == 0 {
 				r.Post(func() {}) // it has seen the byte, or will with the next
 			}
 		}
 		assert.Equal(t, "hello", <-served)
-		f.send(f.keyUpdate())
-		f.send(f.record(typeApplication))
-		f.send(f.record(typeApplication, []byte("again")...))
+		f.Say(f.KeyUpdate())
+		f.Say(f.Record(looptest.RecordApplication))
+		f.Say(f.Record(looptest.RecordApplication, []byte("again")...))
 		assert.Equal(t, "again", <-served)
 		// Two requests in one piece, and one over two records.
-		both := append(f.record(typeApplication, []byte("one")...), f.record(typeApplication, []byte("two")...)...)
-		f.send(both)
+		both := append(f.Record(looptest.RecordApplication, []byte("one")...), f.Record(looptest.RecordApplication, []byte("two")...)...)
+		f.Say(both)
 		assert.Equal(t, "one", <-served)
 		assert.Equal(t, "two", <-served)
 	})
@@ -95,8 +95,8 @@ func TestIdleExpires(t *testing.T) {
 		assert.NoError(t, err, "close_notify")
 		assert.Empty(t, rest)
 		f := r.forge()
-		half := f.record(typeApplication, 'x')
-		f.send(half[:len(half)-1])
+		half := f.Record(looptest.RecordApplication, 'x')
+		f.Say(half[:len(half)-1])
 		_, err = io.Copy(io.Discard, struct{ io.Reader }{f})
 		assert.NoError(t, err)
 	})

@@ -45,6 +45,7 @@ func (c *Conn) Fill() error {
 		if err := c.hold(); err != nil {
 			return err
 		}
+		c.pace()
 		if err := c.take(); err != errWait {
 			return err
 		}
@@ -75,7 +76,9 @@ func (c *Conn) pull(p []byte) (int, error) {
 	if !c.more && !c.wire.here() {
 		return 0, errWait // without the look of crypto/tls, which allocates
 	}
+	owed := len(c.out)
 	n, err := c.tls.Read(p)
+	c.answered += len(c.out) - owed
 	c.more = n == len(p)
 	if err != nil && err != errWait {
 		c.end(err)
@@ -117,6 +120,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if err := c.hold(); err != nil {
 			return 0, err
 		}
+		c.pace()
 		if n, err := c.pullAll(p); n > 0 || err != errWait {
 			return n, err
 		}
@@ -179,6 +183,15 @@ func (c *Conn) receive(p []byte) (int, error) {
 		err = nil
 	}
 	return n, err
+}
+
+// pace lets the others of the worker go on where what was read has caused many
+// answers: whoever has many records here at once could have them wait for all.
+func (c *Conn) pace() {
+	if c.answered >= owedTurn {
+		c.answered = 0
+		c.raw.Loop().Sleep(0)
+	}
 }
 
 // makeRoom sees to it that in can grow.

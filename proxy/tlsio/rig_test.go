@@ -77,6 +77,12 @@ func (r *rig) client(cfg *tls.Config) *tls.Conn {
 	return c
 }
 
+// forge connects a client that writes its own records.
+func (r *rig) forge() *looptest.Forger {
+	r.Helper()
+	return looptest.Forge(r, r.Dial(r.address), r.trusting())
+}
+
 // dialled returns both ends of a connection: a TLS server's, and the loop's, which
 // has dialled it. Use the second one in tasks only.
 func (r *rig) dialled(server *tls.Config) (*tls.Conn, loop.Conn) {

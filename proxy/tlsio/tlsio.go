@@ -28,7 +28,9 @@ import (
 	"crypto/tls"
 	"io"
 	"net/netip"
+	"time"
 
+	"atlas/proxy/accesslog"
 	"atlas/proxy/loop"
 )
 
@@ -52,6 +54,7 @@ type Conn struct {
 	more         bool   // tls may hold decrypted bytes
 	readDeadline loop.Instant
 	holding      bool // a task waits in hold
+	answered     int  // bytes of answers that reading has caused since the last pause for others
 
 	// Sending (send.go).
 	plain   []byte // written and not encrypted
@@ -60,8 +63,10 @@ type Conn struct {
 	sending bool   // a task gives out to raw, and may wait
 	owed    loop.Task
 
-	lost       loop.Parked // not nil while parked
-	clientCert []byte      // see ClientCert
+	lost       loop.Parked    // not nil while parked
+	clientCert []byte         // see ClientCert
+	shook      time.Duration  // what the handshake took
+	session    *accesslog.TLS // see Session
 	attachment any
 }
 

@@ -11,10 +11,12 @@
 package tunnel
 
 import (
+	"crypto/tls"
 	"errors"
 	"net/netip"
 	"time"
 
+	"atlas/proxy/accesslog"
 	"atlas/proxy/balance"
 	"atlas/proxy/loop"
 	"atlas/proxy/proxyhead"
@@ -30,6 +32,9 @@ type Config struct {
 	Retries  int           // further tries to connect, to other targets
 	Strategy balance.Strategy
 	Stats    *stats.Stats // the worker's
+	// Log takes a record of each connection; nil: nobody does.
+	Log   *accesslog.Ring
+	Timed bool // how long connections to upstreams take is counted in Stats
 	// Failed is told of connections that ended otherwise than by their two ends.
 	// It is called on the worker and must not wait. nil: nobody is.
 	Failed func(Failure)
@@ -68,15 +73,17 @@ func (h *Handler) Greets(loop.Conn) bool { return true }
 // Serve carries a connection to its end.
 func (h *Handler) Serve(client loop.Conn) (keep bool) {
 	// Of a connection that was reset nobody can tell any more whose it was.
-	c := connection{handler: h, client: client, from: client.Remote()}
+	c := connection{handler: h, client: client, from: client.Remote(), began: client.Loop().Now()}
 	if !c.connect() {
 		client.Reset()
+		c.tell(&relay.Ending{})
 		return false
 	}
 	defer c.drop() // also in a panic
 	ending := relay.Tunnel([2]loop.Conn{client, c.up.Conn}, &h.buffers,
 		relay.Silence{Idle: h.config.Idle, Grace: h.config.Grace})
 	c.ended(&ending)
+	c.tell(&ending)
 	return false
 }
 
@@ -89,6 +96,11 @@ type connection struct {
 	up      *upstream.Conn
 	tried   []*upstream.Target // those that did not let us connect
 	refused error              // why the last of them did not
+
+	began loop.Instant
+	trip  accesslog.Trip
+	why   Failure // what was told of; its Why is empty where nothing was
+	broke bool    // the client broke off
 }
 
 func (c *connection) drop() {
@@ -110,6 +122,8 @@ func (c *connection) connect() bool {
 		}
 		began := l.Now()
 		up, err := h.pool.TakeFor(c.target, c.introduction())
+		c.trip.Tries++
+		c.trip.Connect += time.Duration(l.Now() - began)
 		if err == nil {
 			h.pool.Succeeded(c.target, time.Duration(l.Now()-began))
 			c.up = up
@@ -138,16 +152,20 @@ func (c *connection) pick(choice balance.Request) (err error) {
 	pool := c.handler.pool
 	c.target, err = pool.Pick(choice, c.tried)
 	if err == upstream.ErrFull {
+		began := c.client.Loop().Now()
 		c.target, err = pool.Await(c.client, c.tried)
+		c.trip.Queue += time.Duration(c.client.Loop().Now() - began)
+	}
+	if err == nil {
+		c.trip.Upstream = &c.target.Label
 	}
 	return err
 }
 
-// asker is a connection that knows what its client has asked for before its first
-// byte, as one of TLS does.
-type asker interface {
-	ServerName() string // of SNI
-	Protocol() string   // that ALPN has settled on
+// secure is a connection whose client has asked for something, and may have proved
+// who it is, before its first byte.
+type secure interface {
+	State() tls.ConnectionState
 }
 
 // introduction is what an upstream may be told of the client.
@@ -156,8 +174,9 @@ func (c *connection) introduction() proxyhead.Header {
 		return proxyhead.Header{}
 	}
 	h := proxyhead.Header{From: c.from, To: c.client.Local()}
-	if asks, knows := c.client.(asker); knows {
-		h.ServerName, h.Protocol = asks.ServerName(), asks.Protocol()
+	if client, is := c.client.(secure); is {
+		state := client.State()
+		h.TLS = &state
 	}
 	return h
 }
@@ -175,6 +194,7 @@ type Failure struct {
 }
 
 func (c *connection) fail(f Failure) {
+	c.why = f
 	if failed := c.handler.config.Failed; failed != nil {
 		f.Client = c.from
 		failed(f)
@@ -226,7 +246,7 @@ func (c *connection) ended(ending *relay.Ending) {
 		f.Why, f.Cause = "nothing has moved for too long", nil
 	case ending.Side == 0:
 		c.handler.config.Stats.FailClient(stats.ClientReset)
-		f.Why, f.Peer = "the client broke off", true
+		f.Why, f.Peer, c.broke = "the client broke off", true, true
 	default:
 		c.handler.config.Stats.FailUpstream(stats.UpstreamReset)
 		f.Why, f.Peer = "the upstream broke off", true

@@ -2,6 +2,7 @@ package tunnel_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -529,8 +530,10 @@ func TestIntroduction(t *testing.T) {
 // front of us, and that cannot be spliced.
 type asking struct{ loop.Conn }
 
-func (asking) ServerName() string { return "a.example" }
-func (asking) Protocol() string   { return "mqtt" }
+func (asking) State() tls.ConnectionState {
+	return tls.ConnectionState{Version: tls.VersionTLS13, ServerName: "a.example", NegotiatedProtocol: "mqtt",
+		CipherSuite: tls.TLS_AES_128_GCM_SHA256}
+}
 
 // terminator hands such connections to the handler behind it.
 type terminator struct{ loop.Handler }
@@ -540,7 +543,8 @@ func (h terminator) Serve(c loop.Conn) (keep bool) { return h.Handler.Serve(aski
 
 // What a protocol in front of us knows goes on with it.
 func TestIntroductionOfTLS(t *testing.T) {
-	const fields = "\x01\x00\x04mqtt\x02\x00\x09a.example"
+	const fields = "\x01\x00\x04mqtt\x02\x00\x09a.example" +
+		"\x20\x00\x28\x01\x00\x00\x00\x01\x21\x00\x07TLSv1.3\x23\x00\x16TLS_AES_128_GCM_SHA256"
 	volume := looptest.Pattern(4 << 20)
 	o := upstream.Options{Upstreams: []upstream.Upstream{{Weight: 1, SendProxy: proxyhead.V2}}}
 	wrap := func(h loop.Handler) loop.Handler { return terminator{h} }

@@ -50,10 +50,15 @@ func (b *budget) request(now loop.Instant) {
 // retry counts a further try, if there may be one.
 func (b *budget) retry(now loop.Instant) bool {
 	slot := b.advance(now)
-	if b.retries >= max(budgetMin*budgetWindow, b.requests*b.percent/100) {
+	if b.left() <= 0 {
 		return false
 	}
 	slot.retries++
 	b.retries++
 	return true
+}
+
+// left is how many further tries there may be.
+func (b *budget) left() int {
+	return max(budgetMin*budgetWindow, b.requests*b.percent/100) - b.retries
 }

@@ -27,18 +27,24 @@ type Check struct {
 // check checks all endpoints of an upstream, again and again. It runs on a
 // goroutine beside the workers, with Go's own client: what it costs does not
 // matter, and that it is somebody else's HTTP does.
-func (g *Group) check(ctx context.Context, u *Upstream) {
+func (g *Group) check(ctx context.Context, name string) {
 	for {
+		g.mu.Lock()
+		m := g.member(name)
+		g.mu.Unlock()
+		if m == nil {
+			return // ctx has just ended
+		}
 		var probes sync.WaitGroup
 		for _, e := range g.Endpoints() {
-			if e.upstream == u {
-				probes.Go(func() { g.probe(ctx, e) })
+			if e.Name == name {
+				probes.Go(func() { g.probe(ctx, m, e) })
 			}
 		}
 		probes.Wait()
 		// Several proxies that were started at once must not ask at once for ever.
 		jitter := 0.9 + rand.Float64()/5
-		wait := time.NewTimer(time.Duration(float64(u.Check.Interval) * jitter))
+		wait := time.NewTimer(time.Duration(float64(m.Check.Interval) * jitter))
 		select {
 		case <-wait.C:
 		case <-ctx.Done():
@@ -49,11 +55,14 @@ func (g *Group) check(ctx context.Context, u *Upstream) {
 }
 
 // probe checks one endpoint once and notes what came of it.
-func (g *Group) probe(ctx context.Context, e *Endpoint) {
-	check := e.upstream.Check
-	err := ask(ctx, e)
+func (g *Group) probe(ctx context.Context, m *member, e *Endpoint) {
+	check := m.Check
+	err := ask(ctx, m, e)
+	if ctx.Err() == nil {
+		e.past.note(err)
+	}
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil: // the upstream has ended, too
 	case err == nil:
 		e.misses = 0
 		if e.passes++; e.passes >= check.Rise {
@@ -68,12 +77,12 @@ func (g *Group) probe(ctx context.Context, e *Endpoint) {
 }
 
 // ask says what is wrong with an endpoint, or nil.
-func ask(ctx context.Context, e *Endpoint) error {
-	check := e.upstream.Check
+func ask(ctx context.Context, m *member, e *Endpoint) error {
+	check := m.Check
 	ctx, cancel := context.WithTimeout(ctx, check.Timeout)
 	defer cancel()
 	if check.Path == "" {
-		conn, err := dialCheck(ctx, e)
+		conn, err := dialCheck(ctx, m, e)
 		if err == nil {
 			_ = conn.Close() // it has told all that it could
 		}
@@ -81,14 +90,14 @@ func ask(ctx context.Context, e *Endpoint) error {
 	}
 	transport := &http.Transport{
 		DisableKeepAlives: true,
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialCheck(ctx, e) },
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialCheck(ctx, m, e) },
 	}
 	defer transport.CloseIdleConnections()
 	scheme := "http://"
-	if client := e.upstream.TLS; client != nil {
+	if client := m.TLS; client != nil {
 		scheme, transport.TLSClientConfig = "https://", client.Config().Clone()
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+hostOf(e)+check.Path, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+hostOf(m, e)+check.Path, nil)
 	if err != nil {
 		return err
 	}
@@ -105,28 +114,28 @@ func ask(ctx context.Context, e *Endpoint) error {
 }
 
 // hostOf is how the upstream is called in a request.
-func hostOf(e *Endpoint) string {
+func hostOf(m *member, e *Endpoint) string {
 	switch {
 	case e.Address.Path != "":
 		return "localhost"
-	case e.upstream.Host != "":
-		return net.JoinHostPort(e.upstream.Host, strconv.Itoa(int(e.upstream.Port)))
+	case m.Host != "":
+		return net.JoinHostPort(m.Host, strconv.Itoa(int(m.Port)))
 	}
 	return e.Address.AddrPort.String()
 }
 
 // dialCheck connects, and says that it does so for nobody where that has to be
 // said.
-func dialCheck(ctx context.Context, e *Endpoint) (net.Conn, error) {
+func dialCheck(ctx context.Context, m *member, e *Endpoint) (net.Conn, error) {
 	network, address := "tcp", e.Address.AddrPort.String()
 	if e.Address.Path != "" {
 		network, address = "unix", e.Address.Path
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
-	if err != nil || e.upstream.SendProxy == 0 {
+	if err != nil || m.SendProxy == 0 {
 		return conn, err
 	}
-	head, err := proxyhead.Append(nil, e.upstream.SendProxy, proxyhead.Header{})
+	head, err := proxyhead.Append(nil, m.SendProxy, proxyhead.Header{})
 	if err == nil {
 		_, err = conn.Write(head)
 	}

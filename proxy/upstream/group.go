@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,9 +29,13 @@ type Upstream struct {
 	SendProxy      proxyhead.Version
 	Check          *Check
 	TLS            *tlsio.Client // nil: plain
+	// Trust tells two TLS apart that are not the same: what the upstream's
+	// certificate has to be. Connections of another one are not used any more.
+	Trust string
 }
 
-// Options are what a Group needs to know.
+// Options are what a Group needs to know. Those of Log and below are for NewGroup
+// alone, all others may change: see Apply.
 type Options struct {
 	Upstreams []Upstream
 	Strategy  balance.Strategy
@@ -50,27 +54,45 @@ type Options struct {
 // them are up, and how many exchanges are in flight. It is safe for any
 // goroutine. Workers read it by atomics; what changes rarely is written under a
 // lock, by goroutines of the group or by the worker that notices.
+//
+// It lives as long as the process, so that what is known of an upstream outlives
+// the configuration: see Apply.
 type Group struct {
-	options Options
-	counts  bool // exchanges in flight are counted: the strategy or a bound asks
-	bounded bool // some upstream has MaxConnections
+	eject  time.Duration
+	ask    func(ctx context.Context, host string) ([]netip.Addr, error)
+	writer *slog.Logger
 
 	set     atomic.Pointer[set]
 	version atomic.Uint64 // grows when a set or what is up changes
 	queue   queue
 
-	mu        sync.Mutex
-	addresses [][]loop.Address // of each upstream
-	pools     []*Pool
+	mu      sync.Mutex
+	options *Options
+	members []*member
+	pools   []*Pool
+	warmer  *runner         // nil: no upstream has MinIdle
+	drained map[string]bool // names of upstreams that an operator took out
 
 	events chan event
-	hurry  []chan struct{} // of each upstream: look its name up soon
-	cancel context.CancelFunc
+	cancel context.CancelFunc // nil: not started
+	life   context.Context    // of what Start has begun
 	tasks  sync.WaitGroup
 }
 
-// set is all endpoints of a moment. It never changes.
+// member is an upstream of the present options. But for its addresses, which are
+// under Group.mu, it never changes: other options have other members.
+type member struct {
+	Upstream
+	addresses []loop.Address
+	hurry     chan struct{} // look its name up soon
+	follower  *runner       // nil: it has no name, or nothing has started
+	checker   *runner       // nil: it has no check, or nothing has started
+}
+
+// set is all endpoints of a moment, and how they are picked. It never changes.
 type set struct {
+	options   *Options
+	counts    bool // exchanges in flight are counted: the strategy or a bound asks
 	endpoints []*Endpoint
 	weights   []int32
 	table     *balance.Table // for strategies that go by a key
@@ -83,8 +105,8 @@ type Endpoint struct {
 	Address loop.Address
 	ID      balance.ID
 
-	upstream *Upstream
-	index    int           // of the upstream
+	upstream atomic.Pointer[member]
+	key      string        // tells endpoints apart: see keyOf
 	tls      *tlsio.Client // with the sessions of this address; nil: plain
 
 	_        [128]byte     // what all workers write, away from what they only read
@@ -92,15 +114,20 @@ type Endpoint struct {
 	failures atomic.Int32  // in a row
 	_        [120]byte     //
 	down     atomic.Bool   // by health checks
+	drained  atomic.Bool   // by an operator
 	until    atomic.Int64  // when its ejection ends; 0: it is not ejected
 	since    atomic.Int64  // when it came back; 0: it always was there
 	ejected  time.Duration // how long the last ejection was; under Group.mu
 	passes   int           // checks in a row; of the goroutine that checks
 	misses   int           //
+	past     past
 }
 
 // up reports that it may get requests.
-func (e *Endpoint) up() bool { return !e.down.Load() && e.until.Load() == 0 }
+func (e *Endpoint) up() bool { return !e.out() && e.until.Load() == 0 }
+
+// out reports that it may get none, whatever happens to the others.
+func (e *Endpoint) out() bool { return e.down.Load() || e.drained.Load() }
 
 func (e *Endpoint) String() string { return e.Name + " (" + e.Address.String() + ")" }
 
@@ -118,52 +145,31 @@ const eventsQueued = 64
 // NewGroup makes a group and looks up its names for the first time, for a few
 // seconds at most. A name without an address is no error: it may get one.
 func NewGroup(ctx context.Context, o Options) *Group {
-	g := &Group{
-		options:   o,
-		counts:    o.Strategy.Needs().InFlight,
-		addresses: make([][]loop.Address, len(o.Upstreams)),
-		events:    make(chan event, eventsQueued),
-		hurry:     make([]chan struct{}, len(o.Upstreams)),
+	g := &Group{eject: o.Eject, ask: o.Lookup, writer: o.Log, events: make(chan event, eventsQueued)}
+	if g.eject == 0 {
+		g.eject = ejectFirst
 	}
-	if g.options.Eject == 0 {
-		g.options.Eject = ejectFirst
-	}
-	if g.options.Log == nil {
-		g.options.Log = slog.New(slog.DiscardHandler)
-	}
-	for i := range o.Upstreams {
-		g.hurry[i] = make(chan struct{}, 1)
-		g.addresses[i] = []loop.Address{o.Upstreams[i].Address}
-		if o.Upstreams[i].MaxConnections > 0 {
-			g.bounded, g.counts = true, true
+	if g.ask == nil {
+		g.ask = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
+	if g.writer == nil {
+		g.writer = slog.New(slog.DiscardHandler)
+	}
 	g.queue.group = g
-	g.lookupAll(ctx)
-	g.rebuild()
+	g.Apply(g.Prepare(ctx, o))
 	return g
 }
 
 // Start begins to look names up again, to check health, and to keep connections
 // ready. Stop ends it.
 func (g *Group) Start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	g.cancel = cancel
-	g.tasks.Go(func() { g.logEvents(ctx) })
-	warm := false
-	for i := range g.options.Upstreams {
-		u := &g.options.Upstreams[i]
-		if u.Host != "" {
-			g.tasks.Go(func() { g.follow(ctx, i) })
-		}
-		if u.Check != nil {
-			g.tasks.Go(func() { g.check(ctx, u) })
-		}
-		warm = warm || u.MinIdle > 0
-	}
-	if warm {
-		g.tasks.Go(func() { g.warm(ctx) })
-	}
+	g.life, g.cancel = context.WithCancel(context.Background())
+	g.tasks.Go(func() { g.logEvents(g.life) })
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.startRunners()
 }
 
 // Stop ends what Start has begun, and waits for it.
@@ -178,7 +184,7 @@ func (g *Group) logEvents(ctx context.Context) {
 	for {
 		select {
 		case e := <-g.events:
-			g.options.Log.Log(ctx, e.level, e.message, e.args...)
+			g.writer.Log(ctx, e.level, e.message, e.args...)
 		case <-ctx.Done():
 			return
 		}
@@ -204,31 +210,28 @@ func (g *Group) Active() (n int) {
 // Endpoints are those of this moment.
 func (g *Group) Endpoints() []*Endpoint { return g.set.Load().endpoints }
 
-// rebuild makes the set of the addresses that are known now. Endpoints that stay
-// keep their state. It is called under mu, or before anybody else is there.
+// rebuild makes the set of the members and addresses that are known now.
+// Endpoints that stay keep their state. It is called under mu.
 func (g *Group) rebuild() {
 	old := make(map[string]*Endpoint)
 	if s := g.set.Load(); s != nil {
 		for _, e := range s.endpoints {
-			old[e.key()] = e
+			old[e.key] = e
 		}
 	}
-	s := new(set)
+	s := &set{options: g.options, counts: g.options.Strategy.Needs().InFlight}
 	shares := g.shares()
-	for i := range g.options.Upstreams {
-		u := &g.options.Upstreams[i]
-		for _, address := range g.addresses[i] {
-			e := &Endpoint{Name: u.Name, Address: address, ID: balance.IDOf(u.Name), upstream: u, index: i}
-			if u.Host != "" {
-				e.ID = balance.IDOf(e.String())
+	for i, m := range g.members {
+		s.counts = s.counts || m.MaxConnections > 0
+		for _, address := range m.addresses {
+			e := old[keyOf(m, address)]
+			if e == nil {
+				e = newEndpoint(m, address)
 			}
-			if kept := old[e.key()]; kept != nil {
-				e = kept
-			} else if u.TLS != nil {
-				e.tls = u.TLS.Peer()
-			}
+			e.join(m)
+			e.drained.Store(g.drained[e.Name])
 			s.endpoints = append(s.endpoints, e)
-			s.weights = append(s.weights, int32(u.Weight*shares[i]))
+			s.weights = append(s.weights, int32(m.Weight*shares[i]))
 		}
 	}
 	if g.options.Strategy.Needs().Key {
@@ -238,8 +241,30 @@ func (g *Group) rebuild() {
 	g.version.Add(1)
 }
 
-// key tells endpoints of one group apart.
-func (e *Endpoint) key() string { return strconv.Itoa(e.index) + " " + e.Address.String() }
+func newEndpoint(m *member, address loop.Address) *Endpoint {
+	e := &Endpoint{Name: m.Name, Address: address, ID: balance.IDOf(m.Name), key: keyOf(m, address)}
+	if m.Host != "" {
+		e.ID = balance.IDOf(e.String())
+	}
+	if m.TLS != nil {
+		e.tls = m.TLS.Peer()
+	}
+	return e
+}
+
+// join makes it an endpoint of m. What a check said goes with the check.
+func (e *Endpoint) join(m *member) {
+	e.upstream.Store(m)
+	if m.Check == nil && e.down.CompareAndSwap(true, false) {
+		e.failures.Store(0)
+		e.since.Store(int64(loop.Now()))
+	}
+}
+
+// keyOf is the same for two endpoints whose connections and health are.
+func keyOf(m *member, address loop.Address) string {
+	return fmt.Sprintf("%q %s %t %d %t %q", m.Name, address, m.Host != "", m.SendProxy, m.TLS != nil, m.Trust)
+}
 
 // view is the set as balance sees it, with everything up.
 func (s *set) view() []balance.Upstream {
@@ -258,8 +283,8 @@ const sharesMax = 1 << 20
 // of two addresses have half of the weight of one that has one.
 func (g *Group) shares() []int {
 	common := 1
-	for i := range g.addresses {
-		if n := len(g.addresses[i]); n > 0 {
+	for _, m := range g.members {
+		if n := len(m.addresses); n > 0 {
 			common = common / gcd(common, n) * n
 		}
 		if common > sharesMax {
@@ -267,9 +292,9 @@ func (g *Group) shares() []int {
 			break
 		}
 	}
-	shares := make([]int, len(g.addresses))
-	for i := range shares {
-		shares[i] = max(1, common/max(1, len(g.addresses[i])))
+	shares := make([]int, len(g.members))
+	for i, m := range g.members {
+		shares[i] = max(1, common/max(1, len(m.addresses)))
 	}
 	return shares
 }
@@ -300,6 +325,7 @@ const (
 // or a response that did not come. Enough in a row eject it for a time, unless
 // half of the endpoints are out already: then the fault is likely elsewhere.
 func (g *Group) fail(e *Endpoint, now loop.Instant) {
+	e.past.failures.Add(1)
 	if e.failures.Add(1) < failuresMax {
 		return
 	}
@@ -318,11 +344,12 @@ func (g *Group) fail(e *Endpoint, now loop.Instant) {
 	if 2*out > all {
 		return
 	}
-	wait := g.options.Eject
+	wait := g.eject
 	if back := loop.Instant(e.since.Load()); e.ejected > 0 && now < back.After(max(ejectMost, e.ejected)) {
 		wait = min(2*e.ejected, ejectMost)
 	}
 	e.ejected = wait
+	e.past.ejections.Add(1)
 	e.until.Store(int64(now.After(wait)))
 	g.changed()
 	g.log(slog.LevelWarn, "upstream ejected", "upstream", e.String(), "failures", e.failures.Load(), "for", wait)

@@ -56,16 +56,16 @@ func TestCheckConnects(t *testing.T) {
 		assert.NoError(t, err)
 		heads <- text
 	})
-	u := &Upstream{Check: &Check{Timeout: patience}}
-	at := &Endpoint{Address: s.Address, upstream: u}
-	assert.NoError(t, ask(t.Context(), at))
+	m := &member{Upstream: Upstream{Check: &Check{Timeout: patience}}}
+	at := &Endpoint{Address: s.Address}
+	assert.NoError(t, ask(t.Context(), m, at))
 	assert.Empty(t, <-heads)
-	u.SendProxy = proxyhead.V2
-	assert.NoError(t, ask(t.Context(), at))
+	m.SendProxy = proxyhead.V2
+	assert.NoError(t, ask(t.Context(), m, at))
 	assert.Equal(t, "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", <-heads)
 
-	u.Check.Timeout = 50 * time.Millisecond
-	assert.ErrorContains(t, ask(t.Context(), &Endpoint{Address: e.Full(), upstream: u}), "i/o timeout")
+	m.Check.Timeout = 50 * time.Millisecond
+	assert.ErrorContains(t, ask(t.Context(), m, &Endpoint{Address: e.Full()}), "i/o timeout")
 	refused := loop.Address{AddrPort: netip.MustParseAddrPort("127.0.0.1:1")}
-	assert.ErrorContains(t, ask(t.Context(), &Endpoint{Address: refused, upstream: u}), "refused")
+	assert.ErrorContains(t, ask(t.Context(), m, &Endpoint{Address: refused}), "refused")
 }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"atlas/proxy/loop"
@@ -18,38 +17,10 @@ const (
 	lookupPause    = time.Second      // the same, where connecting fails or a name has no address
 )
 
-// lookupAll looks up all names at once, for the first time.
-func (g *Group) lookupAll(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lookupFirst)
-	defer cancel()
-	var looks sync.WaitGroup
-	for i := range g.options.Upstreams {
-		u := &g.options.Upstreams[i]
-		if u.Host == "" {
-			continue
-		}
-		g.addresses[i] = nil
-		looks.Go(func() {
-			found, err := g.lookup(ctx, u)
-			if err != nil {
-				g.options.Log.Warn("upstream has no address yet", "upstream", u.Name, "name", u.Host, "error", err)
-			}
-			g.addresses[i] = found
-		})
-	}
-	looks.Wait()
-}
-
 // lookup finds the addresses of an upstream's name, in an order of their own so
 // that the resolver's rotation changes nothing.
 func (g *Group) lookup(ctx context.Context, u *Upstream) ([]loop.Address, error) {
-	ask := g.options.Lookup
-	if ask == nil {
-		ask = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
-	}
-	found, err := ask(ctx, u.Host)
+	found, err := g.ask(ctx, u.Host)
 	if err != nil {
 		return nil, err
 	}
@@ -95,37 +66,47 @@ func routed(ip netip.Addr) bool {
 	return true
 }
 
-// follow looks the name of upstream i up again and again, and soon where
+// follow looks the name of an upstream up again and again, and soon where
 // connecting to it fails. A look that fails leaves what is known.
-func (g *Group) follow(ctx context.Context, i int) {
-	u := &g.options.Upstreams[i]
+func (g *Group) follow(ctx context.Context, name string) {
 	failing := false
 	for {
-		wait := lookupInterval
 		g.mu.Lock()
-		if len(g.addresses[i]) == 0 {
+		m := g.member(name)
+		g.mu.Unlock()
+		if m == nil {
+			return // ctx has just ended
+		}
+		wait := lookupInterval
+		if len(m.known(g)) == 0 {
 			wait = lookupPause
 		}
-		g.mu.Unlock()
-		if !g.pause(ctx, i, wait) {
+		if !m.pause(ctx, wait) {
 			return
 		}
 		asked, cancel := context.WithTimeout(ctx, lookupFirst)
-		found, err := g.lookup(asked, u)
+		found, err := g.lookup(asked, &m.Upstream)
 		cancel()
 		switch {
 		case err != nil && !failing && ctx.Err() == nil:
 			g.log(slog.LevelWarn, "upstream cannot be looked up: its addresses stay as they are",
-				"upstream", u.Name, "name", u.Host, "error", err)
+				"upstream", m.Name, "name", m.Host, "error", err)
 		case err == nil && len(found) > 0:
-			g.move(i, found)
+			g.move(ctx, name, found)
 		}
 		failing = err != nil
 	}
 }
 
-// pause waits until upstream i is to be looked up again.
-func (g *Group) pause(ctx context.Context, i int, wait time.Duration) bool {
+// known is the addresses of now.
+func (m *member) known(g *Group) []loop.Address {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return m.addresses
+}
+
+// pause waits until the name is to be looked up again.
+func (m *member) pause(ctx context.Context, wait time.Duration) bool {
 	least := time.NewTimer(min(wait, lookupPause))
 	defer least.Stop()
 	select {
@@ -140,7 +121,7 @@ func (g *Group) pause(ctx context.Context, i int, wait time.Duration) bool {
 	defer rest.Stop()
 	select {
 	case <-rest.C:
-	case <-g.hurry[i]:
+	case <-m.hurry:
 	case <-ctx.Done():
 		return false
 	}
@@ -149,25 +130,28 @@ func (g *Group) pause(ctx context.Context, i int, wait time.Duration) bool {
 
 // lookSoon has the name of an endpoint's upstream looked up, if it has one.
 func (g *Group) lookSoon(e *Endpoint) {
-	if e.upstream.Host == "" {
+	m := e.upstream.Load()
+	if m.Host == "" {
 		return
 	}
 	select {
-	case g.hurry[e.index] <- struct{}{}:
+	case m.hurry <- struct{}{}:
 	default: // it is going to be
 	}
 }
 
-// move gives upstream i other addresses, if they are others.
-func (g *Group) move(i int, found []loop.Address) {
+// move gives an upstream other addresses, if they are others. ctx ends, under mu,
+// when the upstream does.
+func (g *Group) move(ctx context.Context, name string, found []loop.Address) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if slices.Equal(g.addresses[i], found) {
+	m := g.member(name)
+	if ctx.Err() != nil || m == nil || slices.Equal(m.addresses, found) {
 		return
 	}
-	g.log(slog.LevelInfo, "upstream has other addresses", "upstream", g.options.Upstreams[i].Name,
-		"addresses", found, "before", g.addresses[i])
-	g.addresses[i] = found
+	g.log(slog.LevelInfo, "upstream has other addresses", "upstream", m.Name,
+		"addresses", found, "before", m.addresses)
+	m.addresses = found
 	g.rebuild()
 	g.queue.dispatch()
 }

@@ -41,7 +41,7 @@ type waiter struct {
 func (q *queue) join(w *waiter) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.list.Len() >= q.group.options.QueueMax {
+	if q.list.Len() >= q.group.set.Load().options.QueueMax {
 		return false
 	}
 	w.place = q.list.PushBack(w)
@@ -118,13 +118,13 @@ func (q *queue) grant(w *waiter) bool {
 
 // free reports that the endpoint has room for an exchange.
 func (e *Endpoint) free() bool {
-	most := e.upstream.MaxConnections
+	most := e.upstream.Load().MaxConnections
 	return most == 0 || int(e.active.Load()) < most
 }
 
 // acquire counts an exchange in, if there is room.
 func (e *Endpoint) acquire() bool {
-	most := int32(e.upstream.MaxConnections)
+	most := int32(e.upstream.Load().MaxConnections)
 	if most == 0 {
 		e.active.Add(1)
 		return true
@@ -143,7 +143,5 @@ func (e *Endpoint) acquire() bool {
 // release counts an exchange out, and gives its slot to one that waits.
 func (g *Group) release(e *Endpoint) {
 	e.active.Add(-1)
-	if g.bounded {
-		g.queue.dispatch()
-	}
+	g.queue.dispatch()
 }

@@ -16,8 +16,9 @@ import (
 // its own.
 type waiting struct {
 	*looptest.Peer
-	got chan string // the upstream's name, or the error
-	let chan struct{}
+	begun chan struct{} // closed when it is its exchange that is served
+	got   chan string   // the upstream's name, or the error
+	let   chan struct{}
 }
 
 // queueing starts exchanges that pick or wait, one for each client that sends
@@ -26,6 +27,7 @@ func (r *rig) queueing() func() *waiting {
 	next := make(chan *waiting, 100)
 	address := r.Listen(looptest.Funcs{OnServe: func(c loop.Conn) bool {
 		w := <-next
+		close(w.begun)
 		c.Consume(len(c.Peek()))
 		target, err := r.pool.Pick(balance.Request{}, nil)
 		if err == ErrFull {
@@ -47,9 +49,12 @@ func (r *rig) queueing() func() *waiting {
 		return false
 	}})
 	return func() *waiting {
-		w := &waiting{Peer: r.Client(address), got: make(chan string, 1), let: make(chan struct{})}
+		w := &waiting{
+			Peer: r.Client(address), begun: make(chan struct{}), got: make(chan string, 1), let: make(chan struct{}),
+		}
 		next <- w
 		w.Send("x")
+		<-w.begun // or a busy machine serves the next one as this one
 		return w
 	}
 }
@@ -92,7 +97,7 @@ func TestQueue(t *testing.T) {
 func TestQueueLeave(t *testing.T) {
 	engines(t, Config{}, func(t *testing.T, r *rig) {
 		r.options.Upstreams = []Upstream{{Weight: 1, MaxConnections: 1}}
-		r.options.QueueWait = 100 * time.Millisecond
+		r.options.QueueWait = time.Second // within which a busy machine sees that a client has left
 		r.options.QueueMax = 2
 		r.to(addresses(1)...)
 		ask := r.queueing()

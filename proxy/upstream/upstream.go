@@ -15,9 +15,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"atlas/proxy/accesslog"
 	"atlas/proxy/balance"
 	"atlas/proxy/loop"
 	"atlas/proxy/proxyhead"
@@ -65,9 +67,7 @@ var (
 
 // scarce reports an error of a dial that is ours.
 func scarce(err error) bool {
-	return slices.ContainsFunc([]error{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL,
-	}, func(ours error) bool { return errors.Is(err, ours) })
+	return loop.Scarce(err) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
 // Pool is one worker's upstream connections.
@@ -89,15 +89,22 @@ type Pool struct {
 	up      []bool       // what view.Up is where there is room
 	again   loop.Instant // when an ejection ends; 0: none does
 	tried   []int        // memory for Pick
+
+	reported atomic.Pointer[poolReport] // what it last said of itself
 }
 
 // Target is an endpoint as one worker sees it: with its connections.
 type Target struct {
 	*Endpoint
-	index   int     // in Pool.targets
-	gone    bool    // not in the configuration any more, or an address that its name has lost
-	idle    []*Conn // the most recently used last
-	dialled int     // connections that are being made to be idle
+	Label   accesslog.Upstream // what it is called, and where its times are counted
+	index   int                // in Pool.targets
+	gone    bool               // not in the configuration any more, or an address that its name has lost
+	own     int                // exchanges of this worker in flight
+	counted bool               // own is in Endpoint.active
+	idle    []*Conn            // the most recently used last
+	dialled int                // connections that are being made to be idle
+	open    int                // connections, idle ones and those being made included
+	picked  int64              // exchanges
 }
 
 // Conn is a connection that an exchange has for itself.
@@ -139,16 +146,19 @@ func (p *Pool) refresh() {
 // adopt takes over another set. Targets that stay keep their connections; idle
 // connections of the others are closed.
 func (p *Pool) adopt(s *set) {
-	old := p.targets
+	old, before := p.targets, p.set
 	p.set, p.targets, p.view, p.up = s, make([]*Target, len(s.endpoints)), s.view(), make([]bool, len(s.endpoints))
 	for i, e := range s.endpoints {
 		at := slices.IndexFunc(old, func(t *Target) bool { return t.Endpoint == e })
 		if at < 0 {
-			p.targets[i] = &Target{Endpoint: e, index: i}
+			p.targets[i] = &Target{Endpoint: e, index: i, counted: s.counts, Label: accesslog.Upstream{
+				Name: e.Name, Address: e.Address.String(), Times: p.config.Stats.Upstream(e.Name),
+			}}
 			continue
 		}
 		p.targets[i] = old[at]
 		p.targets[i].index = i
+		p.targets[i].count(s.counts)
 	}
 	for _, t := range old {
 		if !slices.Contains(p.targets, t) {
@@ -156,13 +166,34 @@ func (p *Pool) adopt(s *set) {
 			t.drain()
 		}
 	}
-	p.picker = balance.New(balance.Config{
-		Strategy:  p.group.options.Strategy,
-		Worker:    p.config.Worker,
-		Seed:      p.config.Seed,
-		SlowStart: p.group.options.SlowStart,
-		Table:     s.table,
-	}, p.view)
+	if before == nil || !s.picksLike(before) {
+		p.picker = p.newPicker(s)
+	}
+}
+
+// count has the exchanges of this worker be in the count of all, or not.
+func (t *Target) count(counts bool) {
+	if t.counted == counts {
+		return
+	}
+	t.counted = counts
+	own := int32(t.own)
+	if !counts {
+		own = -own
+	}
+	t.active.Add(own)
+}
+
+// Refresh closes the idle connections to upstreams that are gone, at once and not
+// when something is picked.
+func (p *Pool) Refresh() { p.refresh() }
+
+// Retune replaces what a configuration says of the connections. Those that are
+// idle keep the time that they have; those to upstreams that are gone are closed.
+func (p *Pool) Retune(connect, handshake, idle time.Duration, retryBudget int) {
+	p.config.Connect, p.config.Handshake, p.config.Idle = connect, handshake, idle
+	p.budget.percent = retryBudget
+	p.refresh()
 }
 
 // drain closes the idle connections.
@@ -192,13 +223,20 @@ func (p *Pool) Pick(req balance.Request, tried []*Target) (*Target, error) {
 			p.tried = append(p.tried, t.index)
 		}
 	}
-	if !p.group.counts {
+	if !p.set.counts {
 		if i := p.picker.PickFor(req, p.view, p.tried); i != balance.None {
-			return p.targets[i], nil
+			return p.begin(p.targets[i]), nil
 		}
 		return p.pickEjected(req)
 	}
 	return p.pickCounted(req)
+}
+
+// begin counts an exchange.
+func (p *Pool) begin(t *Target) *Target {
+	t.own++
+	t.picked++
+	return t
 }
 
 // pickCounted is Pick where exchanges in flight are counted. Others count at the
@@ -206,7 +244,7 @@ func (p *Pool) Pick(req balance.Request, tried []*Target) (*Target, error) {
 func (p *Pool) pickCounted(req balance.Request) (*Target, error) {
 	full := p.group.queue.waiting.Load() > 0 // then it is not our turn
 	for i, e := range p.set.endpoints {
-		free := e.free() && !(full && e.upstream.MaxConnections > 0)
+		free := e.free() && !(full && e.upstream.Load().MaxConnections > 0)
 		p.view[i].InFlight = e.active.Load()
 		p.view[i].Up = p.up[i] && free
 	}
@@ -216,7 +254,7 @@ func (p *Pool) pickCounted(req balance.Request) (*Target, error) {
 			break
 		}
 		if p.targets[i].acquire() {
-			return p.targets[i], nil
+			return p.begin(p.targets[i]), nil
 		}
 		p.view[i].Up = false
 	}
@@ -229,10 +267,11 @@ func (p *Pool) pickCounted(req balance.Request) (*Target, error) {
 }
 
 // pickEjected is the last resort: what was ejected and has not been tried by
-// this request is better than nothing. What health checks call down is not.
+// this request is better than nothing. What health checks call down, or an operator
+// took out, is not.
 func (p *Pool) pickEjected(req balance.Request) (*Target, error) {
 	for i, e := range p.set.endpoints {
-		p.view[i].Up = !e.down.Load() && e.free()
+		p.view[i].Up = !e.out() && e.free()
 	}
 	i := p.picker.PickFor(req, p.view, p.tried)
 	for k := range p.view {
@@ -241,10 +280,10 @@ func (p *Pool) pickEjected(req balance.Request) (*Target, error) {
 	if len(p.targets) == 0 {
 		return nil, ErrNoAddress
 	}
-	if i == balance.None || p.group.counts && !p.targets[i].acquire() {
+	if i == balance.None || p.set.counts && !p.targets[i].acquire() {
 		return nil, ErrNone
 	}
-	return p.targets[i], nil
+	return p.begin(p.targets[i]), nil
 }
 
 // Await waits for a target to have room for the exchange of a client, as long as
@@ -261,7 +300,7 @@ func (p *Pool) Await(client loop.Conn, tried []*Target) (*Target, error) {
 	}
 	q.dispatch()
 	var err error
-	for until := p.loop.Now().After(p.group.options.QueueWait); err == nil && !q.has(w); {
+	for until := p.loop.Now().After(p.set.options.QueueWait); err == nil && !q.has(w); {
 		err = client.Await(until)
 	}
 	granted := q.leave(w)
@@ -277,6 +316,10 @@ func (p *Pool) Await(client loop.Conn, tried []*Target) (*Target, error) {
 	p.refresh()
 	for _, t := range p.targets {
 		if t.Endpoint == granted {
+			p.begin(t)
+			if !t.counted { // not any more: the slot was counted when it was granted
+				p.group.release(granted)
+			}
 			return t, nil
 		}
 	}
@@ -286,7 +329,7 @@ func (p *Pool) Await(client loop.Conn, tried []*Target) (*Target, error) {
 
 // Done ends the exchange that Pick or Await has begun.
 func (p *Pool) Done(t *Target) {
-	if p.group.counts {
+	if t.own--; t.counted {
 		p.group.release(t.Endpoint)
 	}
 }
@@ -320,7 +363,7 @@ func (p *Pool) Failed(t *Target, took time.Duration) {
 }
 
 func (p *Pool) observe(t *Target, took time.Duration) {
-	if !t.gone && p.group.options.Strategy == balance.PeakEWMA {
+	if !t.gone && p.set.options.Strategy == balance.PeakEWMA {
 		p.picker.Observe(t.index, int64(took), int64(p.loop.Now()))
 	}
 }
@@ -361,25 +404,33 @@ func (p *Pool) TakeFor(t *Target, client proxyhead.Header) (*Conn, error) {
 
 // dial makes a connection that is ready to carry an exchange.
 func (p *Pool) dial(t *Target, client proxyhead.Header) (*Conn, error) {
-	conn, err := p.loop.Dial(t.Address, p.config.Connect)
-	if err == nil {
-		err = introduce(conn, t.upstream.SendProxy, client)
-	}
+	t.open++
+	conn, err := p.connect(t, client)
 	if err != nil {
+		t.open--
 		return nil, err
-	}
-	if t.tls != nil {
-		if conn, err = t.tls.Start(conn, p.memory, p.config.Handshake); err != nil {
-			return nil, err
-		}
 	}
 	c := p.newConn()
 	*c = Conn{Conn: conn, pool: p, target: t, since: p.loop.Now()}
 	return c, nil
 }
 
+func (p *Pool) connect(t *Target, client proxyhead.Header) (loop.Conn, error) {
+	conn, err := p.loop.Dial(t.Address, p.config.Connect)
+	if err == nil {
+		err = introduce(conn, t.upstream.Load().SendProxy, client)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if t.tls != nil {
+		return t.tls.Start(conn, p.memory, p.config.Handshake)
+	}
+	return conn, nil
+}
+
 // Introduces reports that the upstream is told who its connections are for.
-func (t *Target) Introduces() bool { return t.upstream.SendProxy != 0 }
+func (t *Target) Introduces() bool { return t.upstream.Load().SendProxy != 0 }
 
 // introduce writes a PROXY header, where one is wanted, in front of all else.
 func introduce(c loop.Conn, v proxyhead.Version, client proxyhead.Header) error {
@@ -460,6 +511,7 @@ func (c *Conn) Release(timeout int) {
 func (c *Conn) Drop() {
 	p := c.pool
 	c.Conn.Close()
+	c.target.open--
 	*c = Conn{}
 	if len(p.free) < idleMax {
 		p.free = append(p.free, c)
@@ -467,7 +519,10 @@ func (c *Conn) Drop() {
 }
 
 // Abandon closes a connection that another task may still know.
-func (c *Conn) Abandon() { c.Conn.Reset() }
+func (c *Conn) Abandon() {
+	c.Conn.Reset()
+	c.target.open--
+}
 
 // Lost closes an idle connection that the upstream ended, that spoke out of
 // turn, or that expired.

@@ -46,7 +46,7 @@ func (p *Pool) warm() {
 		if !t.up() {
 			continue
 		}
-		for n := len(t.idle) + t.dialled; n < t.upstream.MinIdle; n++ {
+		for n := len(t.idle) + t.dialled; n < t.upstream.Load().MinIdle; n++ {
 			t.dialled++
 			p.loop.Go(func() { p.dialIdle(t) })
 		}

@@ -9,6 +9,8 @@ const (
 
 	enterExtArg = 1 << 3 // IORING_ENTER_EXT_ARG
 
+	sqOverflow = 1 << 1 // IORING_SQ_CQ_OVERFLOW in the flags of the submission queue
+
 	registerPbufRing   = 22 // IORING_REGISTER_PBUF_RING, 5.19
 	unregisterPbufRing = 23 // IORING_UNREGISTER_PBUF_RING
 

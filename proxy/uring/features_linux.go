@@ -55,30 +55,41 @@ const (
 // probeSetup finds out whether io_uring is there at all, is allowed, and knows
 // the setup flags, from the least to the most demanding ring.
 func probeSetup() error {
-	steps := []struct {
-		feature, since string
-		flags          uint32
-	}{
-		{"io_uring_setup", "5.1", 0},
-		{"IORING_SETUP_SINGLE_ISSUER", "6.0", setupSingleIssuer},
-		{"IORING_SETUP_DEFER_TASKRUN", "6.1", setupSingleIssuer | setupDeferTaskrun},
-		{"IORING_SETUP_SUBMIT_ALL", "5.18", setupFlags},
+	for i := range setupSteps {
+		if err := setupSteps[i].try(); err != nil {
+			return err
+		}
 	}
-	for _, step := range steps {
-		params := abi.IOURingParams{Flags: step.flags, CQEntries: 16}
-		fd, err := abi.IOURingSetup(8, &params)
-		if err != nil {
-			return &Unavailable{Feature: step.feature, Since: step.since, Err: err, Fix: fixFor(err)}
-		}
-		features := params.Features
-		if err := unix.Close(fd); err != nil {
-			return fmt.Errorf("uring: close probe: %w", err)
-		}
-		const need = featExtArg | abi.IORING_FEAT_NODROP
-		if features&need != need {
-			return &Unavailable{Feature: "IORING_FEAT_EXT_ARG", Since: "5.11",
-				Err: fmt.Errorf("features are %#x", features), Fix: fixKernel}
-		}
+	return nil
+}
+
+type setupStep struct {
+	feature, since string
+	flags          uint32
+}
+
+var setupSteps = []setupStep{
+	{"io_uring_setup", "5.1", 0},
+	{"IORING_SETUP_SINGLE_ISSUER", "6.0", setupSingleIssuer},
+	{"IORING_SETUP_DEFER_TASKRUN", "6.1", setupSingleIssuer | setupDeferTaskrun},
+	{"IORING_SETUP_SUBMIT_ALL", "5.18", setupFlags},
+}
+
+// try sets up a ring and closes it.
+func (s *setupStep) try() error {
+	params := abi.IOURingParams{Flags: s.flags, CQEntries: 16}
+	fd, err := abi.IOURingSetup(8, &params)
+	if err != nil {
+		return &Unavailable{Feature: s.feature, Since: s.since, Err: err, Fix: fixFor(err)}
+	}
+	features := params.Features
+	if err := unix.Close(fd); err != nil {
+		return fmt.Errorf("uring: close probe: %w", err)
+	}
+	const need = featExtArg | abi.IORING_FEAT_NODROP
+	if features&need != need {
+		return &Unavailable{Feature: "IORING_FEAT_EXT_ARG", Since: "5.11",
+			Err: fmt.Errorf("features are %#x", features), Fix: fixKernel}
 	}
 	return nil
 }

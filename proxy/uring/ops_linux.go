@@ -22,6 +22,14 @@ func (r *Ring) AcceptMultishot(fd int, userData uint64) {
 	sqe.SetUserData(userData)
 }
 
+// Accept is AcceptMultishot for one connection.
+func (r *Ring) Accept(fd int, userData uint64) {
+	sqe := r.next()
+	sqe.PrepOperation(abi.IORING_OP_ACCEPT, int32(fd), 0, 0, 0)
+	sqe.SetOpFlags(unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK)
+	sqe.SetUserData(userData)
+}
+
 // RecvMultishot receives into provided buffers until cancelled, ended, failed
 // or out of buffers: one completion a buffer.
 func (r *Ring) RecvMultishot(fd int, userData uint64) {

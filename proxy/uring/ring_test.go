@@ -5,10 +5,14 @@ package uring
 import (
 	"bytes"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -168,6 +172,44 @@ func TestRecvMultishotUntilBuffersRunOut(t *testing.T) {
 	assert.Equal(t, map[uint64]int32{2: -int32(unix.ECANCELED), 3: 1}, results)
 }
 
+// A socket's ends are named as the net package names them, whatever the family.
+func TestNames(t *testing.T) {
+	unixPath := filepath.Join(t.TempDir(), "s")
+	for _, where := range [][2]string{{"tcp4", "127.0.0.1:0"}, {"tcp", "[::]:0"}, {"unix", unixPath}} {
+		t.Run(where[0]+" "+where[1], func(t *testing.T) {
+			listener, err := net.Listen(where[0], where[1])
+			require.NoError(t, err)
+			defer listener.Close()
+			client, err := net.Dial(where[0], strings.Replace(listener.Addr().String(), "[::]", "127.0.0.1", 1))
+			require.NoError(t, err)
+			defer client.Close()
+			server, err := listener.Accept()
+			require.NoError(t, err)
+			defer server.Close()
+			conn, err := server.(syscall.Conn).SyscallConn()
+			require.NoError(t, err)
+			a := new(Address)
+			require.NoError(t, conn.Control(func(fd uintptr) {
+				require.NoError(t, a.SetLocal(int(fd)))
+				assert.Equal(t, addrPort(server.LocalAddr()), a.AddrPort())
+				require.NoError(t, a.SetPeer(int(fd)))
+				assert.Equal(t, addrPort(server.RemoteAddr()), a.AddrPort())
+			}))
+		})
+	}
+	assert.Equal(t, unix.EBADF, new(Address).SetPeer(-1))
+	assert.False(t, new(Address).AddrPort().IsValid())
+}
+
+// addrPort is what is to come out for an address; nothing for a Unix socket's.
+func addrPort(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		ap := tcp.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
 func TestAcceptAndConnect(t *testing.T) {
 	r := open(t, Config{Entries: 8, Completions: 16})
 	listener, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -258,6 +300,27 @@ func TestFullQueueIsSubmitted(t *testing.T) {
 	}
 	into := make([]byte, 2*sends)
 	n, err := unix.Read(b, into)
+	require.NoError(t, err)
+	assert.Equal(t, sends, n)
+}
+
+// More completions than the queue holds are kept by the kernel, and counted here.
+func TestOverflowIsCounted(t *testing.T) {
+	r := open(t, Config{Entries: 4, Completions: 4})
+	a, b := pair(t)
+	const sends = 12
+	for i := range sends {
+		if i == 4 {
+			assert.Zero(t, r.Overflows())
+		}
+		r.Send(a, []byte("x"), uint64(i+1))
+		require.NoError(t, r.Submit())
+	}
+	assert.Positive(t, r.Overflows())
+	for range sends {
+		require.EqualValues(t, 1, next(t, r).Result)
+	}
+	n, err := unix.Read(b, make([]byte, 2*sends))
 	require.NoError(t, err)
 	assert.Equal(t, sends, n)
 }
@@ -366,4 +429,34 @@ func TestFileOperations(t *testing.T) {
 	c = next(t, r)
 	assert.EqualValues(t, 3, c.UserData)
 	assert.Zero(t, c.Result)
+}
+
+// Here everything is there, and under a filter as Docker's nothing is, with the fix
+// at what is refused and nowhere else.
+func TestSurvey(t *testing.T) {
+	requireRing(t)
+	all := Survey()
+	assert.Greater(t, len(all), 10)
+	for _, f := range all {
+		assert.NoError(t, f.Err, f.Feature)
+		assert.NotEmpty(t, f.Since, f.Feature)
+	}
+	answer := make(chan []Unavailable)
+	go func() {
+		runtime.LockOSThread() // the filter ends with the thread
+		if err := forbidRing(); err != nil {
+			answer <- nil
+			return
+		}
+		answer <- survey()
+	}()
+	forbidden := <-answer
+	require.Len(t, forbidden, len(all))
+	for i, f := range forbidden {
+		assert.Equal(t, all[i].Feature, f.Feature)
+		assert.Error(t, f.Err)
+		assert.Equal(t, i < len(setupSteps), f.Fix != "", f.Feature)
+	}
+	assert.ErrorIs(t, forbidden[0].Err, unix.EPERM)
+	assert.Contains(t, forbidden[0].Fix, "seccomp")
 }

@@ -1,0 +1,67 @@
+package attack
+
+import (
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"atlas/results"
+)
+
+// Where refusals stand, they are counted by themselves, whatever they say, and the
+// rest is goodput; elsewhere they are errors, and others are everywhere.
+func TestShed(t *testing.T) {
+	var asked atomic.Int64
+	status := http.StatusServiceUnavailable
+	target := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if n := asked.Add(1); n%4 != 0 {
+			w.Header().Set("Content-Length", "40")
+			if n%8 == 1 { // some close the connection with it
+				w.Header().Set("Connection", "close")
+			}
+			w.WriteHeader(status)
+			fmt.Fprintf(w, "%040d", n)
+			return
+		}
+		right(w, r)
+	})
+	load := tiny(16, 400)
+	load.Measured, load.Shed = 200*time.Millisecond, true
+	meters := idle
+	meters.Peak = func() (int64, error) { return 12345, nil }
+	s, err := Measure(t.Context(), patient, target, load, meters)
+	require.NoError(t, err)
+	require.InDelta(t, 20, s.Requests, 1, "a fourth of 80")
+	require.InDelta(t, 3, s.Values[results.Shed]/s.Values[results.Throughput], 0.5)
+	require.Positive(t, s.Values[results.ShedP50])
+	require.GreaterOrEqual(t, s.Values[results.ShedP99], s.Values[results.ShedP50])
+	require.Equal(t, 12345.0, s.Values[results.PeakResident])
+	require.NotContains(t, s.Values, results.CPU, "of both together, so of neither")
+	require.EqualValues(t, s.Requests, s.Histograms[results.Corrected].TotalCount(), "the latency is of what was not shed")
+
+	status = http.StatusBadGateway
+	_, err = Measure(t.Context(), patient, target, load, meters)
+	require.ErrorContains(t, err, `answer "HTTP/1.1 502 Bad Gateway"`)
+	status, load.Shed = http.StatusServiceUnavailable, false
+	_, err = Measure(t.Context(), patient, target, load, meters)
+	require.ErrorContains(t, err, `answer "HTTP/1.1 503 Service Unavailable"`)
+}
+
+// Of a load that sheds, the last answer may be late, the last request not.
+func TestJudgeShed(t *testing.T) {
+	g := Generator{LateMax: 50 * time.Millisecond}
+	load := Load{Rate: 1000, Measured: time.Second, Shed: true}
+	p := phase{requests: 500, shed: 500, wall: 1500 * time.Millisecond}
+	_, err := g.judge(p, Target{}, load, reading{}, reading{})
+	require.NoError(t, err)
+	p.late = 60 * time.Millisecond
+	_, err = g.judge(p, Target{}, load, reading{}, reading{})
+	require.ErrorContains(t, err, "rate missed: ")
+	load.Shed, p.late = false, 0
+	_, err = g.judge(p, Target{}, load, reading{}, reading{})
+	require.ErrorContains(t, err, "rate missed: ")
+}

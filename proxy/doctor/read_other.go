@@ -1,0 +1,6 @@
+//go:build !linux
+
+package doctor
+
+// readSystem has nothing to look at that it knows.
+func (r *Readings) readSystem() {}
