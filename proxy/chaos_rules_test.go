@@ -25,11 +25,12 @@ var rules = struct {
 	shortestStorm time.Duration
 	grace         time.Duration // how long a trouble may still be felt when it is over
 
-	heads      uint8   // how often an idempotent request may reach upstreams
-	errorShare float64 // of all requests that well-behaved clients made
-	calmShare  float64 // of them, errors while all was well: of what excuse calls slow and stale
-	calmCount  int     // and so many more: a short run has no shares
-	minimum    int     // answers in a second of the run, or it has tested nothing
+	heads      uint8         // how often an idempotent request may reach upstreams
+	sharesFrom time.Duration // how long a run must be to have shares: one storm is most of a short one
+	errorShare float64       // of all requests that well-behaved clients made
+	calmShare  float64       // of them, errors while all was well: of what excuse calls slow and stale
+	calmCount  int           // and so many more
+	minimum    int           // answers in a second of the run, or it has tested nothing
 
 	heap       uint64 // bytes that may be in use more at the end than behind the warm-up
 	resident   int    // kB, likewise
@@ -39,7 +40,7 @@ var rules = struct {
 }{
 	workers: 2, clients: 32,
 	storm: 7 * time.Second, calm: 3 * time.Second, shortestStorm: 300 * time.Millisecond, grace: 500 * time.Millisecond,
-	heads: 3, errorShare: 0.15, calmShare: 0.01, calmCount: 5, minimum: 20,
+	heads: 3, sharesFrom: 20 * time.Second, errorShare: 0.15, calmShare: 0.01, calmCount: 5, minimum: 20,
 	// Free lists grow with what is in flight at once: at most 5 MiB of send
 	// chunks and 1 MiB of relay buffers a worker. A leak of one relay buffer a
 	// request is 64 MiB in a thousand of them.
