@@ -163,6 +163,14 @@ generators: lab-setup build ## do wrk and vegeta agree on Atlas beside nginx? fi
 		-scenario '$(or $(SCENARIO),static-1k,proxy-1k)' | tee /dev/stderr | sed -n 's/^results: //p'; }; \
 	wrk=$$(run wrk); vegeta=$$(run vegeta); bin/compare generators "$$wrk" "$$vegeta"
 
+# At most 45 minutes; what the machine is asked meanwhile falsifies it. GOALS_MORE adds scenarios.
+GOALS = static-1k,proxy-1k,tls-proxy-1k,tls-static-1k,*-busy
+.PHONY: goals
+goals: lab-setup build ## how close is Atlas to what it is to reach? SCENARIO='*-conns' for other rows of compare/goals.toml
+	@run=$$(bin/harness run -count 10 -scenario '$(or $(SCENARIO),$(GOALS))' \
+		-subject '$(or $(SUBJECT),atlas,atlas-netpoll,nginx-best,nginx-readme,haproxy,floor,go-nethttp)' | \
+		tee /dev/stderr | sed -n 's/^results: //p'); bin/compare goals "$$run"
+
 .PHONY: report
 report: build ## the page of charts of RUN=results/runs/X/results.bench, or of the last run
 	@run='$(or $(RUN),$(lastword $(sort $(wildcard results/runs/*/results.bench))))'; \

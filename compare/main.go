@@ -33,6 +33,8 @@ usage: compare <verb> [flags] <files>
   gate <directory>       say whether the candidate of a duet is worse than its base
                          -policy as above; -suspects: only name the scenarios that want a second stage
   generators <a> <b>     say whether runs by wrk and by vegeta agree on Atlas beside nginx-best
+  goals <results>        say how close a run came to what Atlas is to reach; exit status 1: a goal is missed
+                         -goals file: instead of the built-in goals.toml
   merge <results>...     add up what generators on several hosts saw of the same servers at the same time
                          -o directory: a new one, for the result
   numbers <documents>    write the marked parts of documents from the runs they name
@@ -42,7 +44,7 @@ usage: compare <verb> [flags] <files>
   serve                  show past runs and gates, two runs beside each other and the trend, to this machine alone
                          -listen address, -runs directory
 
-Exit status: 0 pass, 1 regression, 2 usage, 3 invalid input or measurement, 4 inconclusive.
+Exit status: 0 pass, 1 regression or missed goal, 2 usage, 3 invalid input or measurement, 4 inconclusive.
 `
 
 //go:embed policy.toml
@@ -68,6 +70,8 @@ func run(stdout, stderr io.Writer, args []string) int {
 		return judgeDuet(stdout, stderr, args)
 	case "generators":
 		return compareGenerators(stdout, stderr, args)
+	case "goals":
+		return compareGoals(stdout, stderr, args)
 	case "merge":
 		return merge(stdout, stderr, args)
 	case "numbers":

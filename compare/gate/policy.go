@@ -41,19 +41,24 @@ type UnitPolicy struct {
 // ParsePolicy reads a policy strictly: a key it does not know is an error.
 func ParsePolicy(text []byte) (*Policy, error) {
 	var p Policy
-	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&p)
-	if unknown, ok := errors.AsType[*toml.StrictMissingError](err); ok {
-		first := &unknown.Errors[0]
-		line, column := first.Position()
-		return nil, fmt.Errorf("%d:%d: unknown key %q", line, column, strings.Join(first.Key(), "."))
-	}
-	if err != nil {
+	if err := decodeStrict(text, &p); err != nil {
 		return nil, err
 	}
 	if err := p.check(); err != nil {
 		return nil, err
 	}
 	return &p, nil
+}
+
+// decodeStrict fills what into points to, and tells where a key is that it has not.
+func decodeStrict(text []byte, into any) error {
+	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(into)
+	if unknown, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		first := &unknown.Errors[0]
+		line, column := first.Position()
+		return fmt.Errorf("%d:%d: unknown key %q", line, column, strings.Join(first.Key(), "."))
+	}
+	return err
 }
 
 // samplesLeast is the fewest samples whose median has a finite 95 % interval.

@@ -1,0 +1,111 @@
+package report
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"atlas/compare/gate"
+	"atlas/results"
+)
+
+const goalsText = `
+Ratios are medians of those within each round. Met or missed: the whole 95 % interval is; where the goal
+lies inside it, or there are too few rounds for one, the median decides and it says "unsure".
+`
+
+// Goals prints how close a run came to the goals that it measured, and says whether it
+// met them: gate.Regression is a goal that is missed, gate.Inconclusive one that is unsure.
+func Goals(w io.Writer, f *results.File, all []gate.Goal) (gate.Outcome, error) {
+	rows := [][]string{{"Goal", "Connections", "Unit", "Against", "Goal is", "Here", "Verdict"}}
+	met, missed, unsure := 0, 0, 0
+	for _, g := range all {
+		for i, conns := range g.Conns {
+			values := goalValues(f, g, conns)
+			if len(values) == 0 {
+				continue
+			}
+			bound, most := g.Bound(i)
+			here, verdict, word := ratioOf(values), "met", "at least "
+			if most {
+				word = "at most "
+			}
+			if here.median != bound && here.median > bound == most {
+				verdict = "missed"
+			}
+			switch {
+			case here.low <= bound && bound <= here.high: // also where there are too few rounds
+				unsure++
+				verdict += ", unsure"
+			case verdict == "met":
+				met++
+			default:
+				missed++
+			}
+			rows = append(rows, []string{
+				g.About, fmt.Sprint(conns), g.Unit, orDash(g.Against + g.Beside),
+				word + goalFigure(g, bound), goalText(g, here), verdict,
+			})
+		}
+	}
+	if len(rows) == 1 {
+		return gate.Invalid, errors.New("the run has nothing that a goal is about")
+	}
+	printTable(w, rows)
+	fmt.Fprint(w, goalsText)
+	fmt.Fprintf(w, "goals: %d met, %d missed, %d unsure\n", met, missed, unsure)
+	switch {
+	case missed > 0:
+		return gate.Regression, nil
+	case unsure > 0:
+		return gate.Inconclusive, nil
+	}
+	return gate.Pass, nil
+}
+
+// goalValues are those of every round, divided by what the goal is against; none
+// where the run lacks one of the two.
+func goalValues(f *results.File, g gate.Goal, conns int) []float64 {
+	name, ok := find(f, g.Scenario, g.Subject, conns)
+	if !ok {
+		return nil
+	}
+	values := f.Values(name, g.Unit)
+	switch {
+	case g.Against != "":
+		return gate.Ratios(values, f.Values(name.Of(g.Against), g.Unit))
+	case g.Beside != "":
+		beside, ok := find(f, g.Beside, g.Subject, conns)
+		if !ok {
+			return nil
+		}
+		return gate.Ratios(values, f.Values(beside, g.Unit))
+	}
+	return values
+}
+
+// find is the cell of a scenario that varies nothing but the connections.
+func find(f *results.File, scenario, subject string, conns int) (results.Name, bool) {
+	for _, name := range f.Names() {
+		if name.Scenario == scenario && name.Subject == subject && name.Conns == conns && name.Vary == "" {
+			return name, true
+		}
+	}
+	return results.Name{}, false
+}
+
+// goalFigure writes a ratio, or a value in the goal's unit.
+func goalFigure(g gate.Goal, v float64) string {
+	if g.Against+g.Beside == "" {
+		return number(v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
+func goalText(g gate.Goal, here spreadRatio) string {
+	if math.IsInf(here.high, 1) {
+		return goalFigure(g, here.median)
+	}
+	return fmt.Sprintf("%s (%s to %s)", goalFigure(g, here.median), goalFigure(g, here.low), goalFigure(g, here.high))
+}
