@@ -270,6 +270,29 @@ func TestReportCurves(t *testing.T) {
 	}
 }
 
+// A run that only counted says so, instead of an overview of what it has not.
+func TestReportOfCounts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "results.bench")
+	pageOf := func(counts bool) string {
+		write(t, path, spec{rounds: 1, subjects: withFloor, slower: 1, counts: counts, commit: "aaaaaaa"})
+		var stdout, stderr bytes.Buffer
+		require.Zero(t, run(&stdout, &stderr, []string{"report", path}), &stderr)
+		page, err := os.ReadFile(filepath.Join(filepath.Dir(path), "report.html"))
+		require.NoError(t, err)
+		return string(page)
+	}
+	const only, glance, latencies = "This run counted system calls and measured nothing", "At a glance", "No latencies were kept"
+	counted := pageOf(true)
+	require.Contains(t, counted, only)
+	require.Contains(t, counted, "System calls per request, 100 connections")
+	require.NotContains(t, counted, glance)
+	require.NotContains(t, counted, latencies)
+	measured := pageOf(false)
+	require.NotContains(t, measured, only)
+	require.Contains(t, measured, glance)
+	require.Contains(t, measured, latencies)
+}
+
 func TestVerdict(t *testing.T) {
 	dir := t.TempDir()
 	old, new := filepath.Join(dir, "old.bench"), filepath.Join(dir, "new.bench")

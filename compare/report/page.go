@@ -52,6 +52,8 @@ type page struct {
 	Notes    []string
 	// NoHistograms says why there are no latency curves.
 	NoHistograms bool
+	// OnlyCounts says that nothing was measured but system calls.
+	OnlyCounts bool
 }
 
 // fact is a line of the table of the machine.
@@ -107,6 +109,7 @@ func newPage(r *Run, published *results.Published) (*page, error) {
 		Style:        style(),
 		Legend:       d.subjects,
 		NoHistograms: len(r.Histograms) == 0,
+		OnlyCounts:   d.tables.onlyCounts(),
 	}
 	var err error
 	if p.Overview, err = d.overview(); err != nil {
