@@ -61,6 +61,12 @@ func countsOf(plan []step) []step {
 // this process may. A run goes on without, the verb `count` does not.
 func (o *options) settleCounts(allowed func() error) error {
 	only := o.counts == countsOnly
+	for _, one := range o.subjects {
+		if only && !one.Metered() {
+			return fmt.Errorf("the system calls of %s cannot be counted, as its process is not known: "+
+				"add it to -url, as in %s=http://host:port,pid=N", one.Name, one.Name)
+		}
+	}
 	if len(countsOf(planOf(o.scenarios, o.subjects, o.quick, 1))) == 0 {
 		if only {
 			return fmt.Errorf("system calls are counted in loads of mode %q and of %q, and none of these is one",

@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"atlas/harness/host"
+	"atlas/harness/origin"
 	"atlas/results"
 	"atlas/scenarios"
 )
@@ -82,6 +86,37 @@ func TestCount(t *testing.T) {
 		require.Greater(t, all, enters, subject)
 		require.Less(t, all, best, subject)
 	}
+}
+
+// A server that runs already is counted by its process, and only by that.
+func TestCountBrought(t *testing.T) {
+	l := newLab(t)
+	said := func(url string) (string, int) {
+		cmd := exec.Command(l.harness, verbCount, "-out", l.out, "-duration", "50ms", "-warmup", "10ms",
+			"-scenario", "static-1k", "-subject", "there", "-url", "there="+url)
+		cmd.Env = append(os.Environ(), "TMPDIR="+l.tmp)
+		out, _ := cmd.CombinedOutput() // the status tells
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	out, status := said("http://127.0.0.1:1")
+	require.Equal(t, exitUsage, status, out)
+	require.Contains(t, out, "the system calls of there cannot be counted, as its process is not known: "+
+		"add it to -url, as in there=http://host:port,pid=N")
+
+	requirePerf(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(origin.Document(1024))
+	}))
+	defer server.Close()
+	out, status = said(fmt.Sprintf("%s,pid=%d", server.URL, os.Getpid()))
+	require.Zero(t, status, out)
+	require.Regexp(t, `static-1k c=500: there \d+\.\d+ calls`, out)
+
+	ended := exec.Command("true")
+	require.NoError(t, ended.Run())
+	out, status = said(fmt.Sprintf("%s,pid=%d", server.URL, ended.Process.Pid))
+	require.Equal(t, exitInvalid, status, out)
+	require.Contains(t, out, "there is no such process")
 }
 
 func TestCountsOf(t *testing.T) {

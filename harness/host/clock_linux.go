@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -41,7 +42,11 @@ func (m Meter) CPU() (time.Duration, error) {
 		// The clock id of another process, as clock_getcpuclockid(3) builds
 		// it: 2 is CPUCLOCK_SCHED. /proc/PID/stat would count in 10 ms ticks,
 		// and the schedstat of tasks forgets threads that ended.
-		if err := unix.ClockGettime(int32((^pid)<<3|2), &ts); err != nil {
+		err := unix.ClockGettime(int32((^pid)<<3|2), &ts)
+		if errors.Is(err, unix.EINVAL) {
+			return 0, fmt.Errorf("CPU clock of process %d: there is no such process", pid)
+		}
+		if err != nil {
 			return 0, fmt.Errorf("CPU clock of process %d: %w", pid, err)
 		}
 		sum += time.Duration(ts.Nano())
