@@ -16,9 +16,10 @@ import (
 // connections in its queue. So a group is closed as a whole, either at the end of
 // the process or some time after all of it was told to Refuse.
 type Listener struct {
-	addr net.Addr
-	tcp  *net.TCPListener // nil once detached
-	fd   int              // the duplicate that the ring accepts from
+	addr  net.Addr
+	tcp   *net.TCPListener // nil once detached
+	fd    int              // the duplicate that the ring accepts from
+	share *share           // who accepts from it, and from those of its group
 }
 
 // keepAliveIdle is after how much silence TCP asks whether the peer is alive.
@@ -45,7 +46,7 @@ func ListenTCP(address string, backlog int) (*Listener, error) {
 			return nil, errors.Join(fmt.Errorf("listen %s: backlog %d: %w", address, backlog, err), tcp.Close())
 		}
 	}
-	return &Listener{addr: ln.Addr(), tcp: tcp, fd: -1}, nil
+	return &Listener{addr: ln.Addr(), tcp: tcp, fd: -1, share: new(share)}, nil
 }
 
 // Network is what to listen on for an address: an IPv4 one means IPv4 only, also
@@ -160,7 +161,7 @@ func Adopt(f *os.File, backlog int) (*Listener, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("%s is no TCP socket", ln.Addr()), ln.Close())
 	}
-	adopted := &Listener{addr: ln.Addr(), tcp: tcp, fd: -1}
+	adopted := &Listener{addr: ln.Addr(), tcp: tcp, fd: -1, share: new(share)}
 	err = adopted.control(setInherited)
 	if err == nil && backlog > 0 {
 		err = setBacklog(tcp, backlog)
@@ -193,6 +194,13 @@ func (ln *Listener) Joins() (joins bool) {
 	})
 	return err == nil && joins
 }
+
+// ShareWith has those who accept from ln, and from other, even out how many
+// connections they have, as far as they have the same Gate: who has more than its
+// part hands what it accepts to the one that has fewest, which serves it with the
+// handler that it listens with itself. Those who accept from one listener do so
+// anyway. It is called before anybody accepts from ln.
+func (ln *Listener) ShareWith(other *Listener) { ln.share = other.share }
 
 // Close closes the socket. No worker may be accepting from it any more: see
 // Unlisten.

@@ -129,7 +129,8 @@ type Loop interface {
 	// Counters may be read from any goroutine.
 	Counters() *Counters
 
-	// Listen accepts connections of ln and has them served by h. Of one that is
+	// Listen accepts connections of ln and has them served by h, or by a worker that
+	// has fewer, with what that one listens with (ShareWith). Of one that is
 	// listened on already it only replaces the handler, for connections that
 	// are accepted from now on.
 	Listen(ln *Listener, h Handler) error
@@ -301,10 +302,12 @@ func under(c Conn) Conn {
 // names are the ends of a connection as somebody else knows them.
 type names struct{ local, remote netip.AddrPort }
 
-// Counters are written by the worker and read by anyone.
+// Counters are written by the worker, Open also by others that hand connections to
+// it, and read by anyone.
 type Counters struct {
-	Accepted atomic.Uint64 // connections accepted
-	Open     atomic.Int64  // accepted connections open now
+	Accepted atomic.Uint64 // connections accepted, by whatever worker, and served by this one
+	Handed   atomic.Uint64 // connections accepted that another worker serves, which had fewer
+	Open     atomic.Int64  // connections served that are open now, or on their way from another worker
 	Dialled  atomic.Int64  // upstream connections open now
 	Panics   atomic.Uint64 // tasks that panicked
 	Starved  atomic.Uint64 // times that a receive found no buffer (ring)

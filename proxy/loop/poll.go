@@ -119,12 +119,14 @@ func (l *pollLoop) Post(f func()) bool {
 	return true
 }
 
-// admit takes an accepted connection in and starts its goroutine.
-func (l *pollLoop) admit(conn *net.TCPConn, h Handler) {
+// serve takes an accepted connection in and starts its goroutine.
+func (l *pollLoop) serve(conn *net.TCPConn, h Handler) {
 	c := l.newConn(conn, h)
 	l.counters.Accepted.Add(1)
-	l.counters.Open.Add(1)
 	h.Open(c)
+	if l.stopping {
+		c.Reset()
+	}
 	if c.closing {
 		return
 	}

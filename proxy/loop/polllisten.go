@@ -14,6 +14,7 @@ type pollListener struct {
 	loop     *pollLoop
 	listener *Listener
 	tcp      *net.TCPListener
+	sharer   sharer
 	handler  Handler
 	closing  bool
 	closes   chan struct{} // closed by close
@@ -35,6 +36,8 @@ func (l *pollLoop) Listen(ln *Listener, h Handler) error {
 	}
 	pl := &pollListener{loop: l, listener: ln, tcp: ln.tcp, handler: h, done: make(chan struct{})}
 	pl.closes = make(chan struct{})
+	pl.sharer = sharer{worker: l, counters: &l.counters, gate: l.config.Gate, accepts: pl}
+	ln.share.join(&pl.sharer)
 	l.listeners = append(l.listeners, pl)
 	l.hold()
 	go func() {
@@ -84,7 +87,7 @@ func (pl *pollListener) accept() {
 		}
 		switch {
 		case err == nil:
-			l.admit(conn, pl.handler)
+			pl.place(conn)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			// Another worker has no more of the listener and woke all who share
 			// it. It goes on waking until its own goroutine has ended, which needs
@@ -105,6 +108,27 @@ func (pl *pollListener) accept() {
 	}
 }
 
+// place admits a connection, or has a worker admit it that has fewer.
+func (pl *pollListener) place(conn *net.TCPConn) {
+	if !pl.closing {
+		other := pl.sharer.lighter()
+		if other != nil && other.take(func() { other.accepts.(*pollListener).begin(conn) }) {
+			pl.loop.counters.Handed.Add(1)
+			return
+		}
+	}
+	pl.admit(conn)
+}
+
+func (pl *pollListener) admit(conn *net.TCPConn) {
+	pl.loop.counters.Open.Add(1)
+	pl.begin(conn)
+}
+
+// begin serves a connection that counts as open. It may be one that another worker
+// has handed over before this one stopped accepting.
+func (pl *pollListener) begin(conn *net.TCPConn) { pl.loop.serve(conn, pl.handler) }
+
 // settle takes what waits in the queue, which would be reset with the socket, and
 // forgets the listener.
 func (pl *pollListener) settle() {
@@ -116,7 +140,7 @@ func (pl *pollListener) settle() {
 			break
 		}
 		l.config.Gate.force()
-		l.admit(conn, pl.handler)
+		pl.admit(conn)
 	}
 	for _, ended := range pl.ended {
 		ended()
@@ -151,6 +175,7 @@ func acceptWaitingTCP(ln *net.TCPListener) (*net.TCPConn, error) {
 func (pl *pollListener) close() {
 	if !pl.closing {
 		pl.closing = true
+		pl.listener.share.leave(&pl.sharer)
 		close(pl.closes)
 		go pl.wake()
 	}

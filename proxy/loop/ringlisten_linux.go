@@ -13,6 +13,7 @@ import (
 type ringListener struct {
 	loop       *ringLoop
 	listener   *Listener
+	sharer     sharer
 	fd         int
 	handler    Handler
 	slot       uint32
@@ -48,6 +49,8 @@ func (l *ringLoop) Listen(ln *Listener, h Handler) error {
 	}
 	rl := &ringListener{loop: l, listener: ln, fd: fd, handler: h, slot: uint32(slot)}
 	rl.retry = timer{kind: timerWake, wake: rl.again}
+	rl.sharer = sharer{worker: l, counters: &l.counters, gate: l.config.Gate, accepts: rl}
+	ln.share.join(&rl.sharer)
 	l.listeners[slot] = rl
 	rl.arm()
 	return nil
@@ -160,7 +163,7 @@ func (rl *ringListener) admit(fd int) {
 		gate.force()
 		rl.serve(fd)
 	case len(rl.held) == 0 && gate.enter():
-		rl.serve(fd)
+		rl.place(fd)
 	default:
 		rl.held = append(rl.held, fd)
 		if len(rl.held) == 1 {
@@ -192,7 +195,7 @@ func (rl *ringListener) granted() {
 	}
 	fd := rl.held[0]
 	rl.held = rl.held[1:]
-	rl.serve(fd)
+	rl.place(fd)
 	if len(rl.held) > 0 {
 		rl.wait()
 		return
@@ -200,13 +203,32 @@ func (rl *ringListener) granted() {
 	rl.arm()
 }
 
+// place serves a connection, or has a worker serve it that has fewer.
+func (rl *ringListener) place(fd int) {
+	other := rl.sharer.lighter()
+	if other == nil || !other.take(func() { other.accepts.(*ringListener).begin(fd) }) {
+		rl.serve(fd)
+		return
+	}
+	rl.loop.counters.Handed.Add(1)
+}
+
 func (rl *ringListener) serve(fd int) {
+	rl.loop.counters.Open.Add(1)
+	rl.begin(fd)
+}
+
+// begin serves a connection that counts as open. It may be one that another worker
+// has handed over before this one stopped accepting.
+func (rl *ringListener) begin(fd int) {
 	l := rl.loop
 	c := l.newConn(fd)
 	c.handler = rl.handler
 	l.counters.Accepted.Add(1)
-	l.counters.Open.Add(1)
 	rl.handler.Open(c)
+	if l.stopping {
+		c.Reset()
+	}
 	if c.closing {
 		return
 	}
@@ -226,6 +248,7 @@ func (rl *ringListener) close() {
 		return
 	}
 	rl.closing = true
+	rl.listener.share.leave(&rl.sharer)
 	rl.loop.timers.remove(&rl.retry)
 	rl.disarm()
 	if rl.waiter != nil {

@@ -47,7 +47,7 @@ func tests() map[string]func(*Env) {
 	all := make(map[string]func(*Env))
 	for _, group := range []map[string]func(*Env){
 		streamTests, sendTests, progressTests, awaitTests, taskTests, lifeTests, edgeTests, stressTests, fileTests,
-		layerTests, spliceTests, greetTests, gateTests, listenTests,
+		layerTests, spliceTests, greetTests, gateTests, listenTests, shareTests,
 	} {
 		maps.Copy(all, group)
 	}
