@@ -31,6 +31,14 @@ type door struct {
 	lent      bool          // and keeps them when we end
 }
 
+// add takes one more listener before any worker accepts from it.
+func (d *door) add(ln *loop.Listener) {
+	if len(d.listeners) > 0 {
+		ln.ShareWith(d.listeners[0])
+	}
+	d.listeners = append(d.listeners, ln)
+}
+
 // of are the listeners of worker i out of n. There is one each, but where a process
 // with another number of workers opened them: then each of them has at least one
 // worker, and each worker at least one of them.
@@ -211,7 +219,7 @@ func (s *Server) openDoor(asked string, cfg *config.Config) (*door, error) {
 		if err != nil {
 			return d, listenError(d.address, err)
 		}
-		d.listeners = append(d.listeners, ln)
+		d.add(ln)
 		if err := ln.Ready(s.engine); err != nil {
 			return d, err
 		}

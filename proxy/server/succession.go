@@ -60,7 +60,7 @@ func (s *Server) inherit(d *door, backlog int) error {
 		if err != nil {
 			return fmt.Errorf("[listen] %s, handed over: %w", d.asked, err)
 		}
-		d.listeners = append(d.listeners, ln)
+		d.add(ln)
 		if err := ln.Ready(s.engine); err != nil { // two workers may have one
 			return err
 		}
@@ -252,7 +252,7 @@ func (s *Server) widen(d *door) error {
 		ln, err := loop.ListenTCP(d.address, s.Config().Listen.Backlog)
 		if err == nil {
 			err = ln.Ready(s.engine)
-			wider.listeners = append(wider.listeners, ln)
+			wider.add(ln)
 		}
 		if err != nil {
 			wider.listeners = wider.listeners[have:]
