@@ -212,6 +212,7 @@ func TestPageInBrowser(t *testing.T) {
 	for i, w := range said.Workers {
 		assert.Equal(t, fmt.Sprint(w.Requests), workers[i]["requests"])
 		assert.Equal(t, fmt.Sprint(w.Accepted), workers[i]["accepted"])
+		assert.Equal(t, fmt.Sprint(w.Handed), workers[i]["handed over"])
 	}
 	listeners := b.shown("listeners")
 	require.Len(t, listeners, 1)

@@ -125,8 +125,11 @@ func workerMetrics() []metric {
 					out(float64(g.Workers[i].Requests), strconv.Itoa(i))
 				}
 			}},
-		{"connections_accepted_total", counter, label, "Connections of clients that were accepted.",
+		{"connections_accepted_total", counter, label, "Connections of clients that a worker serves or has served.",
 			of(func(c *loop.Counters) float64 { return float64(c.Accepted.Load()) })},
+		{"connections_handed_over_total", counter, label,
+			"Connections that came to this worker, and that it left to another one which had fewer.",
+			of(func(c *loop.Counters) float64 { return float64(c.Handed.Load()) })},
 		{"connections_open", gauge, label, "Connections of clients that are open.",
 			of(func(c *loop.Counters) float64 { return float64(c.Open.Load()) })},
 		{"connections_skew_ratio", gauge, nil,

@@ -3,6 +3,7 @@ package admin
 import (
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"slices"
@@ -20,6 +21,7 @@ import (
 
 	"atlas/proxy/loop"
 	"atlas/proxy/looptest"
+	"atlas/proxy/server"
 )
 
 var update = flag.Bool("update", false, "rewrite docs/metrics.md")
@@ -103,6 +105,43 @@ func TestMetricsAgreeWithTraffic(t *testing.T) {
 		assert.Positive(t, after["process_start_time_seconds"])
 		r.eventually("the client to be gone", func() bool { return r.scrape().sum("atlas_connections_open{") == 0 })
 	})
+}
+
+// Connections that stay are shared out, and the figures say so, also where they are
+// not.
+func TestMetricsOfWorkers(t *testing.T) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		r := launch(t, looptest.StaticConfig(t, engine))
+		for range 6 {
+			transport := new(http.Transport)
+			t.Cleanup(transport.CloseIdleConnections)
+			response, err := (&http.Client{Transport: transport}).Get("http://" + r.server.Addr() + "/a")
+			require.NoError(t, err)
+			_, err = io.Copy(io.Discard, response.Body)
+			require.NoError(t, err)
+			require.NoError(t, response.Body.Close())
+		}
+		got, said := r.scrape(), r.status()
+		assert.EqualValues(t, 1, got["atlas_connections_skew_ratio"])
+		assert.EqualValues(t, 1, said.Skew)
+		var handed uint64
+		for i, w := range said.Workers {
+			label := fmt.Sprintf(`{worker="%d"}`, i)
+			assert.EqualValues(t, 3, got["atlas_connections_open"+label])
+			assert.EqualValues(t, 3, got["atlas_connections_accepted_total"+label])
+			assert.EqualValues(t, 3, got["atlas_worker_requests_total"+label])
+			assert.EqualValues(t, 3, w.Open)
+			handed += w.Handed
+		}
+		assert.EqualValues(t, handed, got.sum("atlas_connections_handed_over_total{"))
+	})
+	busy := make([]server.WorkerStatus, 4)
+	for i := range busy {
+		busy[i].Loop = new(loop.Counters)
+		busy[i].Loop.Open.Store(int64(i * 10))
+	}
+	assert.EqualValues(t, 2, skew(busy), "30 of 60 on one of four")
+	assert.EqualValues(t, 1, skew(nil))
 }
 
 func TestMetricsOfUpstreams(t *testing.T) {

@@ -89,6 +89,7 @@ type WorkerReport struct {
 	Worker   int    `json:"worker"`
 	Requests int64  `json:"requests"`
 	Accepted uint64 `json:"accepted"`
+	Handed   uint64 `json:"handed_over"`
 	Open     int64  `json:"open"`
 	Upstream int64  `json:"upstream_open"`
 	Refused  uint64 `json:"accepts_failed"`
@@ -241,7 +242,8 @@ func (r *Report) addWorkers(g *gathered) {
 		w, c := &g.Workers[i], g.Workers[i].Loop
 		r.Workers = append(r.Workers, WorkerReport{
 			Worker: i, Requests: w.Requests,
-			Accepted: c.Accepted.Load(), Open: c.Open.Load(), Upstream: c.Dialled.Load(), Refused: c.Refused.Load(),
+			Accepted: c.Accepted.Load(), Handed: c.Handed.Load(), Open: c.Open.Load(),
+			Upstream: c.Dialled.Load(), Refused: c.Refused.Load(),
 			Tasks: c.Tasks.Load(), Panics: c.Panics.Load(),
 			Enters: c.Enters.Load(), Starved: c.Starved.Load(), Overflow: c.Overflow.Load(),
 			Pipes: c.Pipes.Load(), Spliced: c.Spliced.Load(),

@@ -78,9 +78,10 @@ function figures(s, seconds) {
     ["failed", "status 5xx / s", rate(failed), ""],
     ["client-errors", "client errors / s", rate(by("client_errors_total")), "requests refused and clients lost"],
     ["upstream-errors", "upstream errors / s", rate(by("upstream_errors_total")), ""],
-    s.engine.name === "io_uring"
-      ? ["enters", "system calls / request", number(s.engine.enters_per_request, 2), "io_uring_enter, all turns of all workers"]
-      : ["skew", "skew of workers", number(s.connection_skew, 2), "connections of the busiest worker, by the mean"],
+    ["skew", "skew of workers", number(s.connection_skew, 2), "connections of the busiest worker, by the mean"],
+    ...(s.engine.name === "io_uring"
+      ? [["enters", "system calls / request", number(s.engine.enters_per_request, 2), "io_uring_enter, all turns of all workers"]]
+      : []),
   ]) {
     const box = document.createElement("div");
     box.title = meaning;
@@ -169,8 +170,8 @@ function show(s) {
     (s.latency || []).map((l) => [[l.of, "name"], l.count, duration(l.p50), duration(l.p90), duration(l.p99), duration(l.p999)]),
     "nothing measured yet");
   table("workers",
-    ["worker", "#requests", "#open", "#accepted", "#upstream open", "#tasks", "#panics", "#starved", "#overflows"],
-    s.workers.map((w) => [w.worker, w.requests, w.open, w.accepted, w.upstream_open, w.tasks,
+    ["worker", "#requests", "#open", "#accepted", "#handed over", "#upstream open", "#tasks", "#panics", "#starved", "#overflows"],
+    s.workers.map((w) => [w.worker, w.requests, w.open, w.accepted, w.handed_over, w.upstream_open, w.tasks,
       w.panics > 0 ? [w.panics, "bad"] : 0, w.ring_starved, w.ring_overflows]), "not started yet");
   table("listeners", ["address", "mode", "TLS"],
     s.listeners.map((l) => [l.address, l.mode, l.tls ? "yes" : "no"]), "not yet");
