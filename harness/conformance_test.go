@@ -60,6 +60,7 @@ func runConformance(t *testing.T, args ...string) (stdout, stderr string, status
 
 // Atlas keeps its corpus over sockets, on both engines as far as they are.
 func TestConformance(t *testing.T) {
+	skipShort(t)
 	subjects := "atlas,atlas-netpoll"
 	if host.IOURing() != "available" {
 		subjects = "atlas-netpoll"
@@ -78,6 +79,7 @@ func TestConformance(t *testing.T) {
 
 // HAProxy and nginx do what they do, which differs; that is no failure.
 func TestConformanceOfOthers(t *testing.T) {
+	skipShort(t)
 	requireInstalled(t, "nginx")
 	requireInstalled(t, "haproxy")
 	stdout, stderr, status := runConformance(t, "-subject", "nginx-best,haproxy,go-nethttp", "-rule", "request/length*", "-json")

@@ -180,7 +180,8 @@ func uncounted(all []results.Step) []results.Step {
 // Everything that a load can be made of, over TLS and through TCP mode.
 func TestRunOfEveryWork(t *testing.T) {
 	l := newLab(t)
-	stdout, stderr, status := l.run("-count", "1",
+	// Long enough for a handshake or two on a busy machine.
+	stdout, stderr, status := l.run("-count", "1", "-duration", "300ms",
 		"-scenario", "tls-static-1k,tls-proxy-1k-latency,tls-handshake-*,tcp-1k,static-1m")
 	missed := regexp.MustCompile(`(?m)^refused: tls-proxy-1k-latency .*rate missed`).MatchString(stderr)
 	if missed { // a busy machine, or the race detector: to refuse it is right
@@ -211,6 +212,7 @@ func TestRunOfEveryWork(t *testing.T) {
 // The points of curves: each a cell, by lengths, fields and connections, and on as
 // many cores as there are.
 func TestRunOfCurves(t *testing.T) {
+	skipShort(t)
 	l := newLab(t)
 	stdout, stderr, status := l.run("-count", "1", "-scenario", "proxy-size,static-1k-headers,proxy-1k-connections,static-1k-cores")
 	require.Zero(t, status, stderr)
@@ -296,7 +298,7 @@ func TestRunIdle(t *testing.T) {
 
 func skipShort(t *testing.T) {
 	if testing.Short() {
-		t.Skip("seconds of many connections")
+		t.Skip("seconds of servers that work, and of nothing new for the race detector")
 	}
 }
 
