@@ -17,7 +17,7 @@ import (
 	"atlas/proxy/stats"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // rig is a worker that serves exchanges.
 type rig struct {

@@ -28,7 +28,7 @@ import (
 
 // patience is how long a test waits for what has to happen. It is long because
 // nothing is measured here; a test that fails takes this long.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // drainQuiet is the worker's, unless a test says another: each drain takes this long.
 const drainQuiet = 300 * time.Millisecond

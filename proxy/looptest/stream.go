@@ -264,9 +264,11 @@ func readDeadlineOnce(e *Env) {
 }
 
 func laterDeadline(e *Env) {
+	waits := make(chan struct{})
 	address := e.Serve(func(c loop.Conn) bool {
 		c.SetReadDeadline(c.Loop().Now().After(10 * time.Millisecond))
 		c.SetReadDeadline(c.Loop().Now().After(patience))
+		close(waits) // the second byte is not to come with the first one
 		err := c.Fill()
 		assert.NoError(e, err)
 		_, err = c.Write(c.Peek())
@@ -274,6 +276,7 @@ func laterDeadline(e *Env) {
 	})
 	c := e.Dial(address)
 	e.write(c, "x")
+	wait(e, "the server", func() { <-waits })
 	time.Sleep(50 * time.Millisecond)
 	e.write(c, "y")
 	e.read(c, "xy")

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	patience = 10 * time.Second
+	patience = 30 * time.Second
 	line     = "PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n"
 	told     = "198.51.100.1:443 192.0.2.7:40000\n"
 )

@@ -17,7 +17,7 @@ import (
 	"atlas/proxy/looptest"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // copied runs Copy and End over fake connections.
 func copied(from, to *fakeConn, framing h1.Body, chunk bool) (readErr, writeErr error) {

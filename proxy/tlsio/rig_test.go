@@ -17,7 +17,7 @@ import (
 	"atlas/proxy/tlsio"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // name is what the certificate of a rig is for.
 const name = "atlas.test"

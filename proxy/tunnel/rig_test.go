@@ -18,7 +18,7 @@ import (
 	"atlas/proxy/upstream"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // setup is what a test wants otherwise than usual. Time-outs that it leaves out
 // are patience.

@@ -16,7 +16,7 @@ import (
 	"atlas/proxy/stats"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // rig is a worker with a pool.
 type rig struct {
