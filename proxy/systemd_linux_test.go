@@ -80,6 +80,7 @@ func TestNotify(t *testing.T) {
 // systemd opens the socket and starts the program when a client comes; it goes on
 // with the socket when that ends, so it is never made to refuse.
 func TestActivation(t *testing.T) {
+	t.Parallel()
 	requireInstalled(t, "systemd-socket-activate")
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		for name, options := range map[string][]string{"by address": nil, "by name": {"--fdname=listen"}} {

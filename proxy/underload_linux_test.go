@@ -34,7 +34,7 @@ func changesInRow(t testing.TB) int {
 	if n, err := strconv.Atoi(os.Getenv("ATLAS_UPGRADES")); err == nil {
 		return n
 	}
-	return 5
+	return 3
 }
 
 // workersInTurn are those of each process after the first, which has 2.

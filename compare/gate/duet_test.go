@@ -115,6 +115,7 @@ func TestJudgeDuets(t *testing.T) {
 // The interval holds what is true nearly always, and the gate fails what is worse
 // and not what is the same: sixty made-up runs of six scenarios each.
 func TestJudgeDuetsOften(t *testing.T) {
+	skipShort(t)
 	held, runs := 0, 60
 	for seed := range runs {
 		same := duet{seed: uint64(seed), scenarios: 6, stages: []float64{1, 1}, control: 1, noise: 0.012, restart: 0.006}
@@ -130,6 +131,13 @@ func TestJudgeDuetsOften(t *testing.T) {
 	}
 	require.Greater(t, held, runs*85/100, "a 95 %% interval")
 	require.Less(t, held, runs, "an interval that always holds is too wide")
+}
+
+// skipShort skips seconds of arithmetic, under the race detector most of a minute.
+func skipShort(t *testing.T) {
+	if testing.Short() {
+		t.Skip("go test -short")
+	}
 }
 
 // More scenarios ask more of each.

@@ -15,42 +15,45 @@ import (
 // A client that leaves when it has sent all of its request, in whichever framing,
 // is no fault of anybody here: the exchange ends, and nothing breaks.
 func TestLeavingBreaksNothing(t *testing.T) {
-	for name, request := range map[string]string{
-		"no body": get, "length": post, "chunks": chunkedPost + "5\r\nhello\r\n0\r\n\r\n",
-		"trailer": chunkedPost + "5\r\nhello\r\n0\r\nX: y\r\n\r\n",
-		"two":     chunkedPost + "5\r\nhello\r\n0\r\n\r\n" + get,
+	requests := []string{
+		get, post, chunkedPost + "5\r\nhello\r\n0\r\n\r\n",
+		chunkedPost + "5\r\nhello\r\n0\r\nX: y\r\n\r\n", // a trailer
+		chunkedPost + "5\r\nhello\r\n0\r\n\r\n" + get,   // and another one behind it
+	}
+	for name, leave := range map[string]func(*looptest.Peer){
+		"close": func(c *looptest.Peer) { _ = c.Close() },
+		"reset": func(c *looptest.Peer) { c.Reset() },
+		"close half": func(c *looptest.Peer) {
+			_ = c.CloseWrite()
+			time.Sleep(20 * time.Millisecond)
+			c.Reset()
+		},
 	} {
-		for _, leave := range []string{"close", "reset", "close half"} {
-			t.Run(name+", "+leave, func(t *testing.T) {
-				asked := make(chan struct{})
-				script := func(p *looptest.Peer, _ int) {
-					p.Head()
-					asked <- struct{}{}
-					p.Gone()
-				}
-				engines(t, setup{}, script, func(t *testing.T, r *rig) {
+		t.Run(name, func(t *testing.T) {
+			asked := make(chan struct{})
+			script := func(p *looptest.Peer, _ int) {
+				p.Head()
+				asked <- struct{}{}
+				p.Gone()
+			}
+			engines(t, setup{}, script, func(t *testing.T, r *rig) {
+				var clients []*looptest.Peer
+				var blamed []stats.ClientError
+				for _, request := range requests {
 					c := r.Client(r.address)
 					c.Send(request)
 					<-asked
-					time.Sleep(20 * time.Millisecond)
-					switch leave {
-					case "reset":
-						c.Reset()
-					case "close half":
-						_ = c.CloseWrite()
-					}
-					if leave != "close half" {
-						_ = c.Close()
-					} else {
-						time.Sleep(20 * time.Millisecond)
-						c.Reset()
-					}
-					r.settled()
-					assert.Zero(t, r.Loop.Counters().Panics.Load())
-					r.blamed([]stats.ClientError{stats.ClientReset}, nil)
-				})
+					clients, blamed = append(clients, c), append(blamed, stats.ClientReset)
+				}
+				time.Sleep(20 * time.Millisecond)
+				for _, c := range clients { // together, as each has a second before it is told
+					leave(c)
+				}
+				r.settled()
+				assert.Zero(t, r.Loop.Counters().Panics.Load())
+				r.blamed(blamed, nil)
 			})
-		}
+		})
 	}
 }
 

@@ -180,7 +180,9 @@ func TestAMillionClients(t *testing.T) {
 	}
 	size := testing.AllocsPerRun(1, func() {
 		for n := range uint32(500_000) {
-			assert.Zero(t, r.Take(r.Address(address(n)), now))
+			if r.Take(r.Address(address(n)), now) != 0 { // an assertion here would take ten times as long
+				t.Fatalf("client %d is refused", n)
+			}
 			if r.Take(greedy, now) == 0 {
 				admitted++
 			}
