@@ -56,16 +56,20 @@ lint: ## format, vet, staticcheck
 benchmarks: ## every benchmark once, to see that it runs
 	go test -run '^$$' -bench . -benchtime 1x ./...
 
+# Tests wait for time-outs, drains and other processes half of the time, so that
+# twice as many packages as there are cores go side by side.
+PACKAGES := -p $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+
 # Tests run on both engines of their own accord; scripts take one at a time.
 .PHONY: test
 test: setup build ## all tests, on both engines
-	go test ./...
+	go test $(PACKAGES) ./...
 	ATLAS_TEST_ENGINE=netpoll go test -run Script ./proxy
 
 .PHONY: race
-race: ## all tests under the race detector, with invariants
+race: ## all tests under the race detector, with invariants; SHORT=1 for the short ones
 	@command -v cc >/dev/null || { echo "the race detector needs a C compiler: make setup"; exit 1; }
-	go test -race -tags invariants -timeout 20m ./...
+	go test -race -tags invariants $(if $(SHORT),-short) $(PACKAGES) -timeout 20m ./...
 
 .PHONY: netpoll
 netpoll: ## all tests with the fallback engine forced
@@ -200,5 +204,5 @@ selftest: setup build ## does the gate pass what is the same, and fail what was 
 	bin/harness selftest
 
 .PHONY: ci
-ci: ## exactly what CI runs
+ci: ## exactly what CI runs for each change
 	./.ci/run
