@@ -37,9 +37,9 @@ func (o *options) fitCores(cores int) error {
 	return nil
 }
 
-// filesSpared are for what is no connection of the load: those of the warm-up
+// connsSpared are for what is no connection of the load: those of the warm-up
 // that linger, logs, documents, and the programs' own.
-const filesSpared = 512
+const connsSpared = 512
 
 // filesOf is how many files the side with the most of them has open in a cell:
 // a proxy has a connection to the origin for each request in flight.
@@ -48,23 +48,45 @@ func filesOf(s *scenarios.Scenario, conns int) uint64 {
 	if s.Target.Kind.Forwards() && s.Load.Of != scenarios.Idle {
 		sides = 2
 	}
-	return uint64(sides*conns + filesSpared)
+	return uint64(sides*conns + connsSpared)
 }
 
-// fitFiles leaves out the connection counts for which too few files may be open.
-func (o *options) fitFiles(limit uint64) error {
+// filesWanted is the limit of open files to ask for: twice what any cell has open,
+// because servers are configured for more, and HAProxy does not start below that.
+func filesWanted(all []*scenarios.Scenario) (most uint64) {
+	for _, s := range all {
+		most = max(most, 2*filesOf(s, slices.Max(s.Load.Conns)))
+	}
+	return most
+}
+
+// portsOf is how many local ports a cell takes of those that lead to one address
+// and port: the load's connections, and before them the warm-up's, whose ports the
+// kernel holds back for a minute.
+func portsOf(conns int) int { return 2*conns + connsSpared }
+
+// fitConns leaves out the connection counts for which too few files may be open, or
+// there are too few local ports.
+func (o *options) fitConns(files uint64, ports int) error {
 	var tooMuch []string
 	var fitting []*scenarios.Scenario
 	for _, s := range o.scenarios {
 		one := *s
 		one.Load.Conns = nil
 		for _, conns := range s.Load.Conns {
-			if need := filesOf(s, conns); need > limit {
-				tooMuch = append(tooMuch, fmt.Sprintf("%s c=%d needs %d open files, and the hard limit is %d: "+
-					"raise it (ulimit -Hn, LimitNOFILE= of systemd)", s.Name, conns, need, limit))
+			missing := ""
+			switch {
+			case filesOf(s, conns) > files:
+				missing = fmt.Sprintf("%d open files, and the hard limit is %d, which needs CAP_SYS_RESOURCE to go beyond: "+
+					"raise it (ulimit -Hn, LimitNOFILE= of systemd)", filesOf(s, conns), files)
+			case portsOf(conns) > ports:
+				missing = fmt.Sprintf("%d local ports, and there are %d: widen net.ipv4.ip_local_port_range (sysctl)",
+					portsOf(conns), ports)
+			default:
+				one.Load.Conns = append(one.Load.Conns, conns)
 				continue
 			}
-			one.Load.Conns = append(one.Load.Conns, conns)
+			tooMuch = append(tooMuch, fmt.Sprintf("%s c=%d is left out: it needs %s", s.Name, conns, missing))
 		}
 		switch len(one.Load.Conns) {
 		case 0:

@@ -248,19 +248,6 @@ func TestRunOfOverload(t *testing.T) {
 	require.Empty(t, f.Values(name, results.CPU), "of both together, so of neither")
 }
 
-// What would run out of open files is refused before anything is started.
-func TestRunWithoutFiles(t *testing.T) {
-	l := newLab(t)
-	cmd := l.command("-scenario", "idle-conns")
-	cmd.Args = append([]string{"/bin/sh", "-c", `ulimit -n 1000; exec "$@"`, "sh", l.harness}, cmd.Args[1:]...)
-	cmd.Path = "/bin/sh"
-	said, err := cmd.CombinedOutput()
-	require.Error(t, err)
-	require.Equal(t, exitUsage, cmd.ProcessState.ExitCode(), "%s", said)
-	require.Contains(t, string(said), "idle-conns c=5000 needs 5512 open files, and the hard limit is 1000: raise it")
-	l.requireClean()
-}
-
 // requireHistograms checks that every latency of every sample is kept beside it.
 func requireHistograms(t *testing.T, bench string, f *results.File) {
 	all, err := results.OpenHistograms(bench)
@@ -283,17 +270,6 @@ func requireHistograms(t *testing.T, bench string, f *results.File) {
 			require.InDelta(t, f.Values(name, unit)[0], counts.ValueAtQuantile(99), 1, "of one round")
 		}
 	}
-}
-
-// Thousands of connections that rest, for which there have to be files enough.
-func TestRunIdle(t *testing.T) {
-	skipShort(t)
-	l := newLab(t)
-	stdout, stderr, status := l.run("-count", "1", "-scenario", "idle-conns")
-	require.Zero(t, status, stderr)
-	f, err := results.Open(strings.TrimPrefix(strings.SplitN(stdout, "\n", 2)[0], "results: "))
-	require.NoError(t, err)
-	require.Greater(t, f.Values(f.Names()[0], results.Resident)[0], 1000.0, "net/http has a goroutine for each")
 }
 
 func skipShort(t *testing.T) {

@@ -216,8 +216,11 @@ func (o *options) settle(pattern, names string, full bool) (err error) {
 	if err := o.fitCores(len(host.Allowed())); err != nil {
 		return err
 	}
+	if err := host.RaiseFiles(filesWanted(o.scenarios)); err != nil {
+		o.note("the limit of open files stays as it is: %v", err)
+	}
 	_, files := host.Limits()
-	if err := o.fitFiles(files); err != nil {
+	if err := o.fitConns(files, host.Ports()); err != nil {
 		return err
 	}
 	if err := o.fitHosts(); err != nil {

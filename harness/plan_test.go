@@ -286,30 +286,45 @@ func TestPlanOfCurves(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A count of connections that would run out of open files is left out, and said.
-func TestFitFiles(t *testing.T) {
+// A count of connections that would run out of open files or ports is left out, and said.
+func TestFitConns(t *testing.T) {
+	const ports = 28_232
 	all, err := scenarios.Match(scenarios.Files, "*-1k-conns,idle-conns,static-1k")
 	require.NoError(t, err)
+	require.EqualValues(t, 41_024, filesWanted(all))
 	o := &options{scenarios: all}
-	require.NoError(t, o.fitFiles(20_600))
+	require.NoError(t, o.fitConns(20_600, ports))
 	require.Equal(t, all, o.scenarios)
 	require.Empty(t, o.notes)
 
-	require.NoError(t, o.fitFiles(20_000))
-	require.Equal(t, []string{"proxy-1k-conns c=10000 needs 20512 open files, and the hard limit is 20000: " +
-		"raise it (ulimit -Hn, LimitNOFILE= of systemd)"}, o.notes)
-	counts := map[string][]int{}
-	for _, s := range o.scenarios {
-		counts[s.Name] = s.Load.Conns
+	counts := func() map[string][]int {
+		counts := map[string][]int{}
+		for _, s := range o.scenarios {
+			counts[s.Name] = s.Load.Conns
+		}
+		return counts
 	}
+	require.NoError(t, o.fitConns(20_000, ports))
+	require.Equal(t, []string{"proxy-1k-conns c=10000 is left out: it needs 20512 open files, and the hard limit is 20000, " +
+		"which needs CAP_SYS_RESOURCE to go beyond: raise it (ulimit -Hn, LimitNOFILE= of systemd)"}, o.notes)
 	require.Equal(t, map[string][]int{
 		"proxy-1k-conns": {1, 10, 100, 500, 1000}, "static-1k-conns": {1, 10, 100, 500, 1000, 10_000},
 		"idle-conns": {5000}, "static-1k": {100, 500},
-	}, counts)
+	}, counts())
 	require.Len(t, all[1].Load.Conns, 6, "what was read stays as it is")
 
+	o = &options{scenarios: all}
+	require.NoError(t, o.fitConns(20_600, 20_000))
+	require.Equal(t, []string{
+		"proxy-1k-conns c=10000 is left out: it needs 20512 local ports, and there are 20000: " +
+			"widen net.ipv4.ip_local_port_range (sysctl)",
+		"static-1k-conns c=10000 is left out: it needs 20512 local ports, and there are 20000: " +
+			"widen net.ipv4.ip_local_port_range (sysctl)",
+	}, o.notes)
+	require.Len(t, counts()["static-1k-conns"], 5)
+
 	o = &options{scenarios: all[:1]}
-	require.ErrorContains(t, o.fitFiles(5000), "idle-conns c=5000 needs 5512 open files")
+	require.ErrorContains(t, o.fitConns(5000, ports), "idle-conns c=5000 is left out: it needs 5512 open files")
 }
 
 func TestFieldsOf(t *testing.T) {

@@ -76,7 +76,7 @@ func openSession(ctx context.Context, o *options) (_ *session, err error) {
 	if err := s.identify(); err != nil {
 		return nil, err
 	}
-	if err := host.RaiseFiles(); err != nil {
+	if err := host.RaiseFiles(filesWanted(o.scenarios)); err != nil { // a gate has not asked before
 		s.warnings = append(s.warnings, fmt.Sprintf("the limit of open files cannot be raised for wrk: %v", err))
 	}
 	if s.hosts, err = openHosts(o, scratch); err != nil {

@@ -115,14 +115,38 @@ func Limits() (memlock, files uint64) {
 }
 
 // RaiseFiles lets this process and its children open as many files as its hard
-// limit says. A program in Go does so by itself, and its children do not get it.
-func RaiseFiles() error {
+// limit says, and if that is less than wanted and this process may raise it
+// (CAP_SYS_RESOURCE, up to fs.nr_open), so many. A program in Go does the first by
+// itself, and its children do not get it.
+func RaiseFiles(wanted uint64) error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return err
 	}
+	more := max(wanted, limit.Max)
+	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: more, Max: more}) == nil {
+		return nil
+	}
 	limit.Cur = limit.Max
 	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+}
+
+// portsUsual are those of a kernel whose range nobody changed.
+const portsUsual = 60999 - 32768 + 1
+
+// Ports returns how many connections to one address and port there can be: as many
+// as the kernel has local ports to choose from.
+func Ports() int {
+	bounds := strings.Fields(readLine("/proc/sys/net/ipv4/ip_local_port_range"))
+	if len(bounds) != 2 {
+		return portsUsual
+	}
+	first, err := strconv.Atoi(bounds[0])
+	last, errLast := strconv.Atoi(bounds[1])
+	if err != nil || errLast != nil {
+		return portsUsual
+	}
+	return last - first + 1
 }
 
 // SelfCPU returns the CPU time of this process.

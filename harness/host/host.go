@@ -1,7 +1,7 @@
 // Package host is what the lab knows of the machine it runs on: facts for the
 // record, noise before a run, which core is whose, and the CPU clocks of other
-// processes. It refuses to change the machine: it pins the lab's own processes
-// and nothing else. What needs Linux says so with an error elsewhere, and the
+// processes. It refuses to change the machine: it pins the lab's own processes,
+// raises their limit of open files, and nothing else. What needs Linux says so with an error elsewhere, and the
 // lab goes on without it. Functions may be called from any goroutine unless
 // they say otherwise.
 package host

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -92,6 +93,35 @@ func TestSleepUntil(t *testing.T) {
 	SleepUntil(due)
 	require.False(t, time.Now().Before(due))
 	SleepUntil(due) // past: returns at once
+}
+
+// A process raises its limit of open files as far as it may, and its children have it.
+func TestRaiseFiles(t *testing.T) {
+	_, before := Limits()
+	require.NoError(t, RaiseFiles(0))
+	_, after := Limits()
+	require.Equal(t, before, after, "nobody wanted more")
+	soft := func() string {
+		text, err := exec.Command("sh", "-c", "ulimit -Sn").Output()
+		require.NoError(t, err)
+		return strings.TrimSpace(string(text))
+	}
+	require.Equal(t, strconv.FormatUint(before, 10), soft())
+
+	most, err := strconv.ParseUint(readLine("/proc/sys/fs/nr_open"), 10, 64)
+	require.NoError(t, err)
+	require.NoError(t, RaiseFiles(most+1))
+	_, after = Limits()
+	require.Equal(t, before, after, "nobody may have more than that")
+	require.NoError(t, RaiseFiles(before+1))
+	_, after = Limits()
+	require.Contains(t, []uint64{before, before + 1}, after, "by who asks")
+	require.Equal(t, strconv.FormatUint(after, 10), soft())
+}
+
+func TestPorts(t *testing.T) {
+	require.Greater(t, Ports(), 1000)
+	require.LessOrEqual(t, Ports(), 1<<16)
 }
 
 func TestBusyTicks(t *testing.T) {
