@@ -96,6 +96,10 @@ func sized(w http.ResponseWriter, r *http.Request) {
 
 // Fifty reloads in a row, of all that can change, and not one request is lost.
 func TestReloadUnderLoad(t *testing.T) {
+	reloads := 50
+	if testing.Short() {
+		reloads = 10 // each configuration twice
+	}
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		k := newKeys(t)
 		root := t.TempDir()
@@ -136,13 +140,13 @@ func TestReloadUnderLoad(t *testing.T) {
 					}
 					return row.wrap(c), nil
 				})
-				for i := range 50 {
+				for i := range reloads {
 					before := a.asked.Load()
 					require.NoError(t, s.use(texts[(i+1)%len(texts)]+row.more))
 					eventually(t, "requests", func() bool { return a.asked.Load() >= before+10 || t.Failed() })
 				}
 				a.stop()
-				assert.EqualValues(t, 50, s.Reloads().Applied)
+				assert.EqualValues(t, reloads, s.Reloads().Applied)
 				assert.Empty(t, s.log.lines("exchange failed"))
 				assert.Empty(t, s.log.lines("level=ERROR"))
 			})
