@@ -77,8 +77,8 @@ func (o *options) fitConns(files uint64, ports int) error {
 			missing := ""
 			switch {
 			case filesOf(s, conns) > files:
-				missing = fmt.Sprintf("%d open files, and the hard limit is %d, which "+
-					"needs CAP_SYS_RESOURCE to go beyond: raise it (ulimit -Hn, LimitNOFILE= of systemd)", filesOf(s, conns), files)
+				missing = fmt.Sprintf("%d open files, and the hard limit is %d, which needs CAP_SYS_RESOURCE "+
+					"to go beyond: raise it (ulimit -Hn, LimitNOFILE= of systemd)", filesOf(s, conns), files)
 			case portsOf(conns) > ports:
 				missing = fmt.Sprintf("%d local ports, and there are %d: widen net.ipv4.ip_local_port_range (sysctl)",
 					portsOf(conns), ports)
