@@ -158,8 +158,8 @@ hosts-test: lab-setup build ## the lab on two hosts: a network namespace with a 
 	bash deploy/with-docker.sh bash deploy/hosts-test.sh
 
 .PHONY: bench
-bench: lab-setup build ## the lab, quick; FULL=1 for the long form, SCENARIO='static-*' for a part, LAUNCH=compose for containers
-	$(if $(filter compose,$(LAUNCH)),images=$$(bash deploy/images.sh) && eval "$$images" && )bin/harness run $(if $(LAUNCH),-launch $(LAUNCH)) $(if $(FULL),-full) $(if $(SCENARIO),-scenario '$(SCENARIO)')
+bench: lab-setup build ## the lab, quick; FULL=1 the long form, CURVES=1 the curves, SCENARIO='static-*' a part, LAUNCH=compose in containers
+	$(if $(filter compose,$(LAUNCH)),images=$$(bash deploy/images.sh) && eval "$$images" && )bin/harness run $(if $(LAUNCH),-launch $(LAUNCH)) $(if $(FULL),-full) $(if $(CURVES),-curves) $(if $(SCENARIO),-scenario '$(SCENARIO)')
 
 .PHONY: generators
 generators: lab-setup build ## do wrk and vegeta agree on Atlas beside nginx? five minutes; SCENARIO='proxy-1k' for a part

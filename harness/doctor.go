@@ -30,12 +30,22 @@ func list(stdout, stderr io.Writer, args []string) int {
 	fmt.Fprintln(w, "scenarios")
 	for _, s := range all {
 		form := "full form"
+		if s.Curve() {
+			form = "curve"
+		}
 		if quick := s.Load.Quick; len(quick) == len(s.Load.Conns) {
 			form = "quick form"
 		} else if len(quick) > 0 {
 			form = fmt.Sprintf("quick form: %v", quick)
 		}
 		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", s.Name, describe(s), form, s.About)
+	}
+	fmt.Fprintln(w, "forms")
+	cores := len(host.Allowed())
+	for _, f := range []struct{ flag, about string }{
+		{"(none)", quickForm.about(cores)}, {"-full", fullForm.about(cores)}, {"-curves", curvesForm.about(cores)},
+	} {
+		fmt.Fprintf(w, "  %s\t%s\n", f.flag, f.about)
 	}
 	fmt.Fprintln(w, "subjects")
 	for _, s := range subject.All() {

@@ -419,6 +419,8 @@ func TestCommandLine(t *testing.T) {
 			exitUsage, "none of the subjects go-nethttp is atlas-other"},
 		{"results into a file", []string{"-out", "main_test.go/runs"}, exitUsage, "-out main_test.go/runs: "},
 		{"both forms", []string{"-quick", "-full"}, exitUsage, "exclude each other"},
+		{"the curves of another form", []string{"-curves", "-full"}, exitUsage, "exclude each other"},
+		{"no curve", []string{"-curves", "-scenario", "static-1k"}, exitUsage, `match "static-1k" is a curve`},
 		{"argument", []string{"static-1k"}, exitUsage, `unexpected argument "static-1k"`},
 		{"flag", []string{"-x"}, exitUsage, "not defined: -x"},
 		{"help", []string{"-h"}, exitPass, "-scenario globs"},

@@ -27,7 +27,9 @@ type form struct {
 // an even number, so that every subject is first as often as last.
 var (
 	quickForm = form{name: "quick", rounds: 6, warmup: 300 * time.Millisecond, measured: time.Second}
-	fullForm  = form{name: "full", rounds: 10, warmup: time.Second, measured: 5 * time.Second}
+	fullForm  = form{name: "full", rounds: 10, warmup: 500 * time.Millisecond, measured: 2 * time.Second}
+	// Curves need their shape, which many points show, and no narrow intervals.
+	curvesForm = form{name: "curves", rounds: 4, warmup: 300 * time.Millisecond, measured: time.Second}
 )
 
 // Generators that -generator can name.
@@ -58,6 +60,8 @@ type options struct {
 	foreign   []subject.Subject // those of subjects that the lab has not
 	form      form
 	quick     bool // only the cells of the quick form
+	curves    bool // only curves
+	noCurves  bool // none of them
 	out       string
 	generator string
 	programs  subject.Programs
@@ -114,6 +118,7 @@ type wishes struct {
 
 	brought          brought
 	full, quick      bool
+	curves           bool
 	rounds           int
 	warmup, measured time.Duration
 	roles            *roles
@@ -131,9 +136,10 @@ func parseWishes(stderr io.Writer, verb string, args []string) (w wishes, err er
 	} else {
 		flags.StringVar(&w.generator, "generator", generatorAuto,
 			"of the closed loop: wrk, vegeta, or auto for wrk where it is installed")
-		flags.BoolVar(&w.full, "full", false, "the long form: 10 rounds of 5 s, about 6 hours for all")
-		flags.BoolVar(&w.quick, "quick", false,
-			"the short form, which is the default: 6 rounds of 1 s, about 5 minutes")
+		cores := len(host.Allowed())
+		flags.BoolVar(&w.full, "full", false, "the long form, without curves; "+fullForm.about(cores))
+		flags.BoolVar(&w.curves, "curves", false, "the curves alone; "+curvesForm.about(cores))
+		flags.BoolVar(&w.quick, "quick", false, "the short form, which is the default; "+quickForm.about(cores))
 	}
 	flags.StringVar(&w.scenario, "scenario", "", "comma-separated `globs` of scenarios (default: "+cells+")")
 	flags.StringVar(&w.subject, "subject", "",
@@ -169,10 +175,12 @@ func parseOptions(stderr io.Writer, verb string, args []string) (*options, error
 		argv:     append([]string{"harness", verb}, args...),
 	}
 	switch {
-	case w.quick && w.full:
-		return nil, errors.New("-quick and -full exclude each other")
+	case w.quick && w.full || w.curves && (w.quick || w.full):
+		return nil, errors.New("-quick, -full and -curves exclude each other")
 	case w.full:
 		o.form = fullForm
+	case w.curves:
+		o.form = curvesForm
 	case verb == verbCount:
 		o.form, o.counts = countForm, countsOnly
 	}
@@ -188,11 +196,12 @@ func parseOptions(stderr io.Writer, verb string, args []string) (*options, error
 	if o.foreign, err = w.brought.subjects(w.scenario); err != nil {
 		return nil, err
 	}
-	o.quick = w.scenario == "" && !w.full
+	o.quick = w.scenario == "" && !w.full && !w.curves
+	o.curves, o.noCurves = w.curves, w.full && w.scenario == ""
 	if o.quick && o.counts == countsOnly {
 		w.scenario = countScenarios
 	}
-	if err := o.settle(w.scenario, w.subject, w.full || o.counts == countsOnly); err != nil {
+	if err := o.settle(w.scenario, w.subject, w.full || w.curves || o.counts == countsOnly); err != nil {
 		return nil, err
 	}
 	if err := o.settleCounts(o.roles.counted); err != nil {
@@ -209,10 +218,9 @@ func (o *options) settle(pattern, names string, full bool) (err error) {
 	if o.scenarios, err = scenarios.Match(scenarios.Files, pattern); err != nil {
 		return err
 	}
-	o.scenarios = slices.DeleteFunc(o.scenarios, func(s *scenarios.Scenario) bool {
-		return len(s.Load.Counts(o.quick)) == 0
-	})
-	o.scenarios = eachOf(o.scenarios)
+	if o.scenarios = o.ofForm(o.scenarios); len(o.scenarios) == 0 {
+		return fmt.Errorf("none of the scenarios that match %q is a curve", pattern)
+	}
 	if err := o.fitCores(len(host.Allowed())); err != nil {
 		return err
 	}

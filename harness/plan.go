@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"atlas/harness/subject"
 	"atlas/results"
@@ -56,6 +57,63 @@ func (st step) String() string {
 		when = "counting"
 	}
 	return fmt.Sprintf("%s %s, %s", st.cell, st.subject.Name, when)
+}
+
+// ofForm leaves those scenarios that belong to the form, each value of a key that
+// varies by itself.
+func (o *options) ofForm(all []*scenarios.Scenario) []*scenarios.Scenario {
+	return eachOf(slices.DeleteFunc(slices.Clone(all), func(s *scenarios.Scenario) bool {
+		return len(s.Load.Counts(o.quick)) == 0 || o.curves && !s.Curve() || o.noCurves && s.Curve()
+	}))
+}
+
+// stepBeside is what a sample takes beside its phases: to start the server, to wait
+// until it is idle, and to stop it.
+const stepBeside = 500 * time.Millisecond
+
+// lasts estimates how long a plan takes, its counting pass included.
+func (o *options) lasts(plan []step) (all time.Duration) {
+	for _, st := range plan {
+		measured := o.form.measured
+		if st.counts {
+			measured = o.counting
+		}
+		all += o.form.warmup + measured + stepBeside
+	}
+	return all
+}
+
+// aboutStep is what estimates of more than two of it are rounded to.
+const aboutStep = 5 * time.Minute
+
+// about says how much a form measures, and how long that takes on so many cores
+// with all subjects that it has where everything is installed.
+func (f form) about(cores int) string {
+	all, err := scenarios.Match(scenarios.Files, "*")
+	if err != nil {
+		return err.Error() // these files are compiled in, and tested
+	}
+	names := []string{"atlas", "atlas-netpoll", "nginx-best", "nginx-readme", "floor"}
+	if f != quickForm {
+		names = append(names, "haproxy")
+	}
+	subjects, err := subject.Named(names)
+	if err != nil {
+		return err.Error()
+	}
+	o := &options{
+		form: f, quick: f == quickForm, curves: f == curvesForm, noCurves: f == fullForm,
+		subjects: subjects, counts: countsToo, counting: min(f.measured, countingMax),
+	}
+	o.scenarios = o.ofForm(all)
+	if err := o.fitCores(cores); err != nil {
+		return err.Error()
+	}
+	lasts := o.lasts(o.plan()).Round(time.Minute)
+	if lasts > 2*aboutStep {
+		lasts = lasts.Round(aboutStep)
+	}
+	return fmt.Sprintf("%d rounds of %v, about %.0f minutes for all", f.rounds, f.measured, lasts.Minutes())
 }
 
 // planOf orders the samples of a run. Rounds are outermost, so that a slow

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -237,7 +238,7 @@ func TestDocuments(t *testing.T) {
 
 func TestForms(t *testing.T) {
 	require.GreaterOrEqual(t, fullForm.rounds, 10)
-	for _, f := range []form{quickForm, fullForm} {
+	for _, f := range []form{quickForm, fullForm, curvesForm} {
 		require.Zero(t, f.rounds%2, "there and back")
 	}
 	f := quickForm
@@ -246,6 +247,42 @@ func TestForms(t *testing.T) {
 	require.NoError(t, f.override(3, 0, 0))
 	require.Equal(t, 3, f.rounds)
 	require.Equal(t, "quick, changed", f.name, "a changed form does not pass for the form")
+}
+
+// The long form is one that people run, and what documents say of how long forms
+// take is what the plans say.
+func TestAbout(t *testing.T) {
+	require.Equal(t, "6 rounds of 1s, about 5 minutes for all", quickForm.about(2))
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	for _, f := range []form{fullForm, curvesForm} {
+		require.Contains(t, string(readme), f.about(2)+" on two cores")
+	}
+	require.NotEqual(t, fullForm.about(2), fullForm.about(4), "the README's own set-up is for four")
+
+	o := &options{form: form{warmup: time.Second, measured: 2 * time.Second}, counting: countingMax}
+	require.Equal(t, 4500*time.Millisecond+2*stepBeside, o.lasts([]step{{}, {counts: true}}))
+}
+
+// Every scenario is in one form at least, and a curve in one alone.
+func TestForm(t *testing.T) {
+	all, err := scenarios.Match(scenarios.Files, "*")
+	require.NoError(t, err)
+	names := func(o options) (names []string) {
+		for _, s := range o.ofForm(all) {
+			names = append(names, s.Name)
+		}
+		return slices.Compact(names)
+	}
+	curves, full := names(options{curves: true}), names(options{noCurves: true})
+	require.Equal(t, []string{
+		"proxy-1k-conns", "proxy-1k-cores", "proxy-1k-headers", "proxy-size",
+		"static-1k-conns", "static-1k-cores", "static-1k-headers", "static-size",
+	}, curves)
+	require.Len(t, append(curves, full...), len(all))
+	for _, name := range names(options{quick: true}) {
+		require.Contains(t, full, name)
+	}
 }
 
 // A curve's points are cells of their own, with their value in the name; floor is

@@ -48,8 +48,9 @@ func (p *progress) head(o *options, s *session) {
 	} else if counts > 0 {
 		apart = fmt.Sprintf(", the last %d to count system calls", counts)
 	}
-	fmt.Fprintf(p.w, "%s %s: %d samples of %v after %v, %d rounds there and back%s\n",
-		what, strings.Join(names, ", "), len(p.plan), o.form.measured, o.form.warmup, o.form.rounds, apart)
+	fmt.Fprintf(p.w, "%s %s: %d samples of %v after %v, %d rounds there and back%s; about %v\n",
+		what, strings.Join(names, ", "), len(p.plan), o.form.measured, o.form.warmup, o.form.rounds, apart,
+		o.lasts(p.plan).Round(time.Second))
 	fmt.Fprintf(p.w, "server on core %s, load on core %s, closed loop by %s\n",
 		host.List(s.cores.Server), host.List(s.cores.Client), o.generator)
 	if o.roles.apart() {

@@ -75,6 +75,15 @@ func (s *Scenario) Each() []*Scenario {
 	return all
 }
 
+// curvePoints of a key, and more, are a curve; fewer are cells to compare.
+const curvePoints = 3
+
+// Curve says whether the scenario is there for the shape of a figure over a key,
+// rather than for the figure.
+func (s *Scenario) Curve() bool {
+	return len(s.axes()) > 0 || s.At.Vary != "" || len(s.Load.Conns) >= curvePoints
+}
+
 // checkVary says what is wrong with the list, if there is one.
 func (s *Scenario) checkVary() error {
 	there := s.axes()
