@@ -355,7 +355,7 @@ func TestConfigsOfSharedCores(t *testing.T) {
 func TestConfigsOfBounds(t *testing.T) {
 	for name, want := range map[string][]string{
 		"atlas":      {"max_connections = 20\n"},
-		"haproxy":    {" maxconn 20\n", "timeout queue 500ms\n"},
+		"haproxy":    {" maxconn 20\n", "timeout queue 100ms\n"},
 		"nginx-best": {"max_conns=20;", "error_page 502 =503 @full;"}, "nginx-readme": {"max_conns=20;", "error_page 502 =503 @full;"},
 	} {
 		for _, bound := range []int{0, 20} {
