@@ -260,7 +260,7 @@ func shareLeft(e *Env) {
 // No client is lost, however near to its end a worker is that is handed one.
 func shareComeAndGo(e *Env) {
 	w := e.crew(2, 0).serve(echoing)
-	v := e.visitors(6, w.address)
+	v := e.visitors(4, w.address, time.Millisecond)
 	w.dial(4) // so that each worker has some
 	for range 60 {
 		e.unlisten(w.workers[1], w.listeners[1])
