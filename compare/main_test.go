@@ -98,6 +98,8 @@ func write(t *testing.T, path string, s spec) {
 			cells = append(cells, results.Name{Scenario: "static-size", Mode: "closed", Conns: 32, Vary: "length", At: at})
 		}
 		cells = append(cells, results.Name{Scenario: "overload", Mode: "open", Conns: 4000, Rate: 4000})
+		cells = append(cells, results.Name{Scenario: "greedy-proxy-download", Mode: "open", Conns: 50, Rate: 2000},
+			results.Name{Scenario: "greedy-static-pipeline", Mode: "open", Conns: 50, Rate: 2000})
 		for _, at := range []string{"1", "2"} {
 			cells = append(cells, results.Name{Scenario: "static-1k-cores", Mode: "closed", Conns: 100, Vary: "cores", At: at})
 		}
@@ -188,6 +190,15 @@ func sampleOf(name results.Name, cost float64, starved bool) results.Sample {
 			results.Errors: 0, results.Throughput: 1e7 / cost, results.Shed: 4000 - 1e7/cost, results.P50: 500e6, results.P99: 510e6,
 			results.ShedP50: 100 * cost, results.ShedP99: 300 * cost, results.PeakResident: 2e7, results.ServerBusy: 0.2,
 			results.ClientBusy: 0.5,
+		}}
+	case "greedy-proxy-download", "greedy-static-pipeline":
+		got, much := results.GreedyBytes, 1e12/cost
+		if name.Scenario == "greedy-static-pipeline" {
+			got, much = results.GreedyThroughput, 1e9/cost
+		}
+		return results.Sample{Name: name, Requests: 2000, Values: map[string]float64{
+			results.Errors: 0, results.Throughput: 2000, results.P50: 50 * cost, results.P99: 150 * cost, results.AloneP99: 100 * cost,
+			results.P99Rise: 1.5, got: much, results.ServerBusy: 1, results.ClientBusy: 0.5,
 		}}
 	case "static-1m":
 		values[results.Bytes] = 1 << 20 / cost * 1e9

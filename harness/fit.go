@@ -112,10 +112,10 @@ func (o *options) fitLaunch() error {
 	}
 	left := len(o.scenarios)
 	o.scenarios = slices.DeleteFunc(o.scenarios, func(s *scenarios.Scenario) bool {
-		if s.Origin.Delay > 0 {
+		if s.OwnOrigin() {
 			o.note("%s is left out: its origin is none of -launch compose", s.Name)
 		}
-		return s.Origin.Delay > 0
+		return s.OwnOrigin()
 	})
 	if left > 0 && len(o.scenarios) == 0 {
 		return errors.New(strings.Join(o.notes, "; "))

@@ -80,15 +80,16 @@ func (o *options) fitHosts() error {
 		switch {
 		case s.Shared.Cores > 0:
 			o.note("%s is left out: everybody shares the cores of one machine there", s.Name)
-		case s.Origin.Delay > 0 && o.roles.origin.Name != "":
-			o.note("%s is left out: its origin, which waits, is a process of this host", s.Name)
+		case s.OwnOrigin() && o.roles.origin.Name != "":
+			o.note("%s is left out: its origin, which is the lab's own, is a process of this host", s.Name)
 		default:
 			return false
 		}
 		return true
 	})
 	if len(o.scenarios) == 0 {
-		return errors.New("no scenario is left: those that share their cores, or whose origin waits, want one host")
+		return errors.New(
+			"no scenario is left: those that share their cores, or whose origin is the lab's own, want one host")
 	}
 	forwards := slices.ContainsFunc(o.scenarios, func(s *scenarios.Scenario) bool { return s.Target.Kind.Forwards() })
 	if forwards && o.roles.origin.Address == "" {

@@ -14,9 +14,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
+	"atlas/harness/attack"
 	"atlas/harness/host"
 	"atlas/harness/origin"
 	"atlas/harness/subject"
@@ -92,6 +94,8 @@ func run(stdout, stderr io.Writer, args []string) int {
 		return answerHost(os.Stdin, stdout, stderr, verb, args)
 	case "serve-origin", "serve-peer": // children of `run`; docs/lab.md has the first as well
 		return serve(ctx, stderr, verb, args)
+	case attack.VerbGreedy: // as well
+		return beGreedy(ctx, stdout, stderr, args)
 	}
 	fmt.Fprintf(stderr, "harness: unknown verb %q\n\n%s", verb, usage)
 	return exitUsage
@@ -118,12 +122,27 @@ func serve(ctx context.Context, stderr io.Writer, verb string, args []string) in
 		if *delay > 0 { // not time.Sleep, which may take a millisecond more
 			pause = func() { host.SleepUntil(time.Now().Add(*delay)) }
 		}
+		// Who sends without end must not keep others from being looked at.
+		runtime.GOMAXPROCS(max(procs, runtime.GOMAXPROCS(0)))
 		err = origin.Serve(ctx, p.Address, p.Root, pause)
 	} else {
 		err = p.Serve(ctx)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "harness %s: %v\n", verb, err)
+		return exitUsage
+	}
+	return exitPass
+}
+
+// beGreedy is a child process that `run` starts where a scenario has a greedy client.
+func beGreedy(ctx context.Context, stdout, stderr io.Writer, args []string) int {
+	client, err := attack.ParseGreedy(stderr, args)
+	if err == nil {
+		err = client.Run(ctx, stdout)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "harness %s: %v\n", attack.VerbGreedy, err)
 		return exitUsage
 	}
 	return exitPass

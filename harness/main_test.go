@@ -248,6 +248,37 @@ func TestRunOfOverload(t *testing.T) {
 	require.Empty(t, f.Values(name, results.CPU), "of both together, so of neither")
 }
 
+// A server and its origin beside a greedy client: the p99 with and without, and what
+// that client got; a name of each, and the origin that can do it.
+func TestRunOfGreedy(t *testing.T) {
+	skipShort(t)
+	l := newLab(t)
+	stdout, stderr, status := l.run("-count", "1", "-scenario", "greedy-*", "-duration", "1s")
+	refused := regexp.MustCompile(`(?m)^refused: (\S+) .*`).FindAllStringSubmatch(stderr, -1)
+	for _, one := range refused { // a busy machine, or the race detector: to refuse it is right
+		require.Regexp(t, "rate missed|no work done", one[0])
+		require.Equal(t, exitInvalid, status, stderr)
+	}
+	if len(refused) == 0 {
+		require.Zero(t, status, stderr)
+	}
+	if len(refused) == 5 {
+		return
+	}
+	f, err := results.Open(strings.TrimPrefix(strings.SplitN(stdout, "\n", 2)[0], "results: "))
+	require.NoError(t, err)
+	require.Len(t, f.Names(), 5-len(refused))
+	for _, name := range f.Names() {
+		require.Positive(t, f.Values(name, results.P99Rise)[0], name)
+		got := results.GreedyBytes
+		if strings.HasSuffix(name.Scenario, "-pipeline") {
+			got = results.GreedyThroughput
+		}
+		require.Positive(t, f.Values(name, got)[0], name)
+		require.Empty(t, f.Values(name, results.CPU), name)
+	}
+}
+
 // requireHistograms checks that every latency of every sample is kept beside it.
 func requireHistograms(t *testing.T, bench string, f *results.File) {
 	all, err := results.OpenHistograms(bench)

@@ -314,6 +314,12 @@ func TestPlanOfCurves(t *testing.T) {
 	require.Len(t, planOf(all, subjects, false, 1), 1, "floor has no bound")
 	o := &options{scenarios: all, programs: subject.Programs{Compose: &subject.Compose{}}}
 	require.EqualError(t, o.fitLaunch(), "overload is left out: its origin is none of -launch compose")
+	all, err = scenarios.Match(scenarios.Files, "greedy-*")
+	require.NoError(t, err)
+	require.Len(t, planOf(all, subjects, false, 1), 5+3, "floor relays, and has one answer")
+	o = &options{scenarios: all, programs: subject.Programs{Compose: &subject.Compose{}}}
+	require.NoError(t, o.fitLaunch())
+	require.Equal(t, []string{"greedy-proxy-upload is left out: its origin is none of -launch compose"}, o.notes)
 	all, err = scenarios.Match(scenarios.Files, "static-size,static-1k-c*s,proxy-1k-connections")
 	require.NoError(t, err)
 	o = &options{scenarios: eachOf(all)}

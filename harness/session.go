@@ -35,15 +35,16 @@ type session struct {
 	warnings  []string                         // that limit the meaning of every sample
 }
 
-// behind is what tells origins apart: the cores that they share, and how long
-// they wait before they answer.
+// behind is what tells origins apart: the cores that they share, how long they
+// wait before they answer, and whether they have to be the lab's own.
 type behind struct {
 	cores int
 	delay time.Duration
+	own   bool
 }
 
 func behindOf(s *scenarios.Scenario) behind {
-	return behind{cores: s.Shared.Cores, delay: time.Duration(s.Origin.Delay)}
+	return behind{cores: s.Shared.Cores, delay: time.Duration(s.Origin.Delay), own: s.OwnOrigin()}
 }
 
 // openSession pins this process to the client's cores, writes the documents
@@ -85,7 +86,7 @@ func openSession(ctx context.Context, o *options) (_ *session, err error) {
 	s.warnings = append(s.warnings, s.hosts.warnings()...)
 	s.pin()
 	s.launcher = subject.Launcher{Programs: o.programs, Scratch: scratch}
-	s.generator = attack.Generator{Cores: s.cores.Client, Scratch: scratch}
+	s.generator = attack.Generator{Cores: s.cores.Client, Scratch: scratch, Harness: o.programs.Harness}
 	if o.generator == generatorWrk {
 		if s.generator.Wrk, err = host.Find("wrk"); err != nil {
 			return nil, err
@@ -104,6 +105,9 @@ func documents(all []*scenarios.Scenario) (map[string]int, error) {
 				one.Name, target.Path, target.Length, known)
 		}
 		lengths[target.Path] = target.Length
+		if one.Load.Greedy == scenarios.Download {
+			lengths[scenarios.GreedyPath] = scenarios.GreedyLength
+		}
 	}
 	return lengths, nil
 }
@@ -163,11 +167,11 @@ func (s *session) startOrigins(ctx context.Context) error {
 		if !one.Target.Kind.Forwards() || s.origins[behindOf(one)] != nil {
 			continue
 		}
-		by, delay := launcher, time.Duration(one.Origin.Delay)
-		if delay > 0 {
-			by.Programs.Compose = nil // who waits is a process of this host
+		by, own := launcher, one.OwnOrigin()
+		if own {
+			by.Programs.Compose = nil // our own is a process of this host
 		}
-		candidate, err := s.bestOrigin(by.Programs, delay)
+		candidate, err := s.bestOrigin(by.Programs, own)
 		if err != nil {
 			return err
 		}
@@ -178,7 +182,7 @@ func (s *session) startOrigins(ctx context.Context) error {
 			return err
 		}
 		s.origins[behindOf(one)] = running
-		if delay == 0 || s.originBy == "" {
+		if !own || s.originBy == "" {
 			s.originBy = candidate.Name
 		}
 		if err := s.hosts.reach("http://" + running.Address + site.Path); err != nil {
@@ -210,9 +214,9 @@ func fieldsOf(s *scenarios.Scenario) (fields []string) {
 }
 
 // bestOrigin is the first that is there, with a warning where it is not the best.
-func (s *session) bestOrigin(programs subject.Programs, delay time.Duration) (subject.Subject, error) {
+func (s *session) bestOrigin(programs subject.Programs, own bool) (subject.Subject, error) {
 	var missing []error
-	for _, candidate := range subject.Origins(delay) {
+	for _, candidate := range subject.Origins(own) {
 		err := candidate.Missing(programs)
 		if err == nil {
 			if len(missing) > 0 {
@@ -255,6 +259,7 @@ func (s *session) site(c cell) subject.Site {
 		Share:  c.scenario.Shared.Cores,
 		Delay:  time.Duration(c.scenario.Origin.Delay),
 		Bound:  c.scenario.Origin.Connections,
+		Greedy: c.scenario.Load.Greedy != "",
 
 		Identity: s.identity[c.scenario.Target.TLS],
 	}
@@ -272,6 +277,7 @@ func (s *session) load(st step) attack.Load {
 		Rate:     st.cell.scenario.Load.Rate,
 		Crowd:    st.cell.scenario.Load.Handshakes,
 		Shed:     st.cell.scenario.Load.Shed,
+		Greedy:   st.cell.scenario.Load.Greedy,
 		Warmup:   s.options.form.warmup,
 		Measured: s.options.form.measured,
 	}

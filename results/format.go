@@ -116,6 +116,10 @@ const (
 	ShedP50            = "shed-p50-ns"
 	ShedP99            = "shed-p99-ns"
 	PeakResident       = "peak-resident-bytes"
+	AloneP99           = "alone-p99-ns"
+	P99Rise            = "p99-rise"
+	GreedyBytes        = "greedy-bytes/s"
+	GreedyThroughput   = "greedy-req/s"
 )
 
 // Units are the columns in the order they are written.
@@ -132,6 +136,10 @@ var Units = []Unit{
 	{Mean, -1, false, 0, "mean latency; open loop: from when a request was due; closed loop: as the generator says"},
 	{P50, -1, false, 0, "median latency, as mean-ns"},
 	{P99, -1, false, 0, "99th percentile of the latency, as mean-ns"},
+	{AloneP99, -1, false, 0, "p99-ns of the same load in the same sample before the greedy client came"},
+	{P99Rise, -1, false, 3, "p99-ns beside the greedy client as a multiple of alone-p99-ns"},
+	{GreedyBytes, +1, false, 0, "bytes of body per second of the greedy client, which has one connection"},
+	{GreedyThroughput, +1, false, 0, "answers per second of the greedy client, which pipelines on one connection"},
 	{ShedP50, -1, false, 0, "median latency of the answers of shed/s, from when their request was due"},
 	{ShedP99, -1, false, 0, "99th percentile of it"},
 	{RawMean, -1, false, 0, "open loop: mean latency from the instant the request was really sent"},

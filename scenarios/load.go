@@ -140,10 +140,28 @@ func (s *Scenario) check(name string) error {
 	if s.Load.Shed && s.Load.Mode != Open {
 		return fmt.Errorf("load.shed is for mode %q only", Open)
 	}
+	if err := s.checkGreedy(); err != nil {
+		return fmt.Errorf("load.%w", err)
+	}
 	if err := s.Origin.check(s.Target.Kind); err != nil {
 		return fmt.Errorf("origin.%w", err)
 	}
 	return s.checkVary()
+}
+
+func (s *Scenario) checkGreedy() error {
+	switch greed := s.Load.Greedy; {
+	case greed == "":
+	case greed != Upload && greed != Download && greed != Pipeline:
+		return fmt.Errorf("greedy is %q, want %q, %q, %q or no such key", greed, Upload, Download, Pipeline)
+	case s.Load.Mode != Open:
+		return fmt.Errorf("greedy is for mode %q only", Open)
+	case s.Target.Kind == TCP || greed == Upload && s.Target.Kind != Proxy:
+		return fmt.Errorf("greedy is %q, which is not for kind %q", greed, s.Target.Kind)
+	case s.Target.TLS != Plain || s.Load.Shed:
+		return errors.New("greedy is beside load.shed or target.tls: measure one at a time")
+	}
+	return nil
 }
 
 func (o Origin) check(kind Kind) error {

@@ -37,6 +37,7 @@ func TestLoadEveryFile(t *testing.T) {
 		"static-10k", "static-100k", "static-1m", "static-100m", "tcp-1k", "tcp-100m", "tls-tcp-1k", "tls-tcp-100m",
 		"idle-conns", "tls-idle-conns", "readme-static-1k", "readme-proxy-1k", "readme-tls-proxy-1k",
 		"static-1k-conns", "static-size", "static-1k-cores", "static-1k-headers", "static-1k-connections",
+		"greedy-proxy-upload", "greedy-proxy-download", "greedy-proxy-pipeline", "greedy-static-download", "greedy-static-pipeline",
 		"overload", "proxy-1k-conns", "proxy-size", "proxy-1k-cores", "proxy-1k-headers", "proxy-1k-connections",
 	})
 }
@@ -90,6 +91,12 @@ func TestLoadRefuses(t *testing.T) {
 		{"a value of the wrong type", "quick = [2]", "[vary]\ncores = [1, \"2\"]", "one.toml:11:13: "},
 		{"sheds in a closed loop", "conns =", "shed = true\nconns =", `load.shed is for mode "open" only`},
 		{"sheds perhaps", "conns =", "shed = \"some\"\nconns =", "one.toml:9:8: "},
+		{"greed", `"closed"`, "\"open\"\nrate = 5\ngreedy = \"slowly\"", `load.greedy is "slowly", want "upload"`},
+		{"greedy perhaps", "conns =", "greedy = true\nconns =", "one.toml:9:10: "},
+		{"greedy beside a closed loop", "conns =", "greedy = \"pipeline\"\nconns =", `load.greedy is for mode "open" only`},
+		{"uploads to files", `"closed"`, "\"open\"\nrate = 5\ngreedy = \"upload\"",
+			`load.greedy is "upload", which is not for kind "static"`},
+		{"greedy and shed", `"closed"`, "\"open\"\nrate = 5\nshed = true\ngreedy = \"download\"", "load.greedy is beside load.shed"},
 		{"an origin of files", "[load]", "[origin]\nconnections = 5\n[load]", `origin.delay and origin.connections are for kind "proxy"`},
 		{"a delay without a unit", "[load]", "[origin]\ndelay = \"10\"\n[load]", "one.toml:8:9: "},
 		{"an origin that sleeps", "\"static\"\npath = \"/1k.html\"\nlength = 1024\n", "\"proxy\"\npath = \"/a\"\nlength = 1\n" +

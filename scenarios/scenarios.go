@@ -64,6 +64,24 @@ const (
 // Handshaking says whether the work is one of the two that count handshakes.
 func (w Work) Handshaking() bool { return w == Handshakes || w == Resumptions }
 
+// Greed is what one client more does beside an open loop, on one connection and
+// as fast as it can.
+type Greed string
+
+// The greeds. Without one there is no such client.
+const (
+	Upload   Greed = "upload"   // requests with a body of GreedyLength, one after another
+	Download Greed = "download" // answers of GreedyLength, read as they come
+	Pipeline Greed = "pipeline" // target.path, GreedyDepth requests in one write, again once all are answered
+)
+
+// What a greedy client wants. The document is that of static-100m.
+const (
+	GreedyPath   = "/large/100m.html"
+	GreedyLength = 100 << 20
+	GreedyDepth  = 1000
+)
+
 // Bounds on what a file may ask for.
 const (
 	connsMax  = 10_000
@@ -108,6 +126,10 @@ type Origin struct {
 	Connections int `toml:"connections"`
 }
 
+// OwnOrigin says whether the origin has to do what nginx's cannot: to wait, or
+// to read what is sent to it.
+func (s *Scenario) OwnOrigin() bool { return s.Origin.Delay > 0 || s.Load.Greedy == Upload }
+
 // Duration is written as "10ms".
 type Duration time.Duration
 
@@ -145,6 +167,9 @@ type Traffic struct {
 	// Shed lets answers with status 503 stand: they are counted by themselves,
 	// and req/s is of the others; open loop only.
 	Shed bool `toml:"shed"`
+	// Greedy is what one client more does. The load is measured without it
+	// first, and then beside it; open loop only.
+	Greedy Greed `toml:"greedy"`
 }
 
 // Counts returns the connection counts to measure, of the quick form or all.

@@ -262,6 +262,7 @@ var charted = []struct {
 	{results.Throughput, "Requests per second", "thousands", 1e-3, number},
 	{results.Shed, "Answers with status 503 per second", "thousands", 1e-3, number},
 	{results.PeakResident, "Peak memory", "MB", 1e-6, bytes},
+	{results.P99Rise, "p99 beside a greedy client, as a multiple of that without", "times", 1, ratio},
 	{results.Handshakes, "Handshakes per second", "thousands", 1e-3, number},
 	{results.Syscalls, "System calls per request", "calls", 1, calls},
 }

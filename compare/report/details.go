@@ -72,7 +72,26 @@ func (t *tables) columns(cells []results.Name) []column {
 	if t.measured(cells, results.Shed) {
 		return append(first, t.shedColumns()...)
 	}
+	if t.measured(cells, results.P99Rise) {
+		return append(first, t.greedyColumns(cells)...)
+	}
 	return append(first, t.requestColumns(cells)...)
+}
+
+// greedyColumns are of a load with a greedy client beside it.
+func (t *tables) greedyColumns(cells []results.Name) []column {
+	columns := []column{
+		t.figure("p99 alone", results.AloneP99, millis), t.figure("p99 beside the greedy client", results.P99, millis),
+		t.relative(results.P99), t.figure("Rises to", results.P99Rise, ratio),
+	}
+	if t.measured(cells, results.GreedyBytes) {
+		columns = append(columns, t.figure("MB/s of the greedy client", results.GreedyBytes, megabytes))
+	}
+	if t.measured(cells, results.GreedyThroughput) {
+		columns = append(columns, t.figure("Requests/s of the greedy client", results.GreedyThroughput, number))
+	}
+	return append(columns,
+		t.figure("Server busy", results.ServerBusy, percent), t.figure("Load busy", results.ClientBusy, percent))
 }
 
 // shedColumns are of a load that is more than can be done. Nothing shed is a

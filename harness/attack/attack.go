@@ -39,8 +39,9 @@ type Target struct {
 type Load struct {
 	Of       scenarios.Work // "" means Requests
 	Conns    int
-	Rate     int  // requests per second; 0 for a closed loop
-	Crowd    int  // full handshakes per second beside them; open loop only
+	Rate     int // requests per second; 0 for a closed loop
+	Crowd    int // full handshakes per second beside them; open loop only
+	Greedy   scenarios.Greed
 	Shed     bool // answers with status 503 stand, and are counted by themselves; open loop only
 	Warmup   time.Duration
 	Measured time.Duration // wrk rounds it up to whole seconds
@@ -66,6 +67,7 @@ type Generator struct {
 	Wrk     string // path; "" makes vegeta drive the closed loop, too
 	Cores   []int  // where wrk runs, one thread each
 	Scratch string // existing directory for a script
+	Harness string // path of the program that is a greedy client; for Load.Greedy
 	// StallMax is how long a phase may take beyond its duration before its
 	// connections are closed and it counts as failed; 0 means 10 s.
 	StallMax time.Duration
@@ -110,6 +112,8 @@ type phase struct {
 	latency   map[string]float64 // nanoseconds by unit
 	shed      int                // answers with status 503 that stand
 	late      time.Duration      // how long after it was due the last request was sent
+	alone     *phase             // the same load without the greedy client, where there was one
+	greedy    greedyWork         // and what that got done
 
 	histograms histograms
 }
@@ -258,12 +262,10 @@ func (g Generator) judge(p phase, target Target, load Load, before, after readin
 	if p.requests == 0 || p.wall <= 0 {
 		return Sample{}, &Unsound{Reasons: []string{"no request was completed"}}
 	}
-	rate := float64(p.requests) / p.wall.Seconds()
-	// Who sheds may also let wait: then the last answer is late by right.
-	if over := p.wall - load.Measured; load.Rate > 0 && over > g.LateMax && (!load.Shed || p.late > g.LateMax) {
-		missed := fmt.Sprintf("rate missed: %.0f of %d requests per second", rate, load.Rate)
-		return Sample{}, &Unsound{Reasons: []string{missed}}
+	if err := g.missed(p, load); err != nil {
+		return Sample{}, err
 	}
+	rate := float64(p.requests) / p.wall.Seconds()
 	if before.counted {
 		return counted(p, after.calls.Minus(before.calls)), nil
 	}
@@ -298,7 +300,10 @@ func (g Generator) judge(p phase, target Target, load Load, before, after readin
 	if !load.Of.Handshaking() && target.Length >= bulkMin && server > 0 {
 		s.Values[results.Bytes] = float64(p.requests) * float64(target.Length) / server.Seconds()
 	}
-	if load.Crowd > 0 || load.Shed {
+	if load.Greedy != "" {
+		s.greedy(p, load.Greedy)
+	}
+	if load.Crowd > 0 || load.Shed || load.Greedy != "" {
 		delete(s.Values, results.KernelCPU)
 		delete(s.Values, columns.cpu) // of both together, so of neither
 		delete(s.Values, columns.clientCPU)
@@ -306,6 +311,17 @@ func (g Generator) judge(p phase, target Target, load Load, before, after readin
 	}
 	s.note(load, max(1, len(g.Cores)))
 	return s, nil
+}
+
+// missed returns an *Unsound if a phase was not at the rate that was asked for.
+func (g Generator) missed(p phase, load Load) error {
+	over := p.wall - load.Measured
+	// Who sheds may also let wait: then the last answer is late by right.
+	if load.Rate == 0 || over <= g.LateMax || load.Shed && p.late <= g.LateMax {
+		return nil
+	}
+	rate := float64(p.requests) / p.wall.Seconds()
+	return &Unsound{Reasons: []string{fmt.Sprintf("rate missed: %.0f of %d requests per second", rate, load.Rate)}}
 }
 
 // shed adds what became of those that were refused, and what that took.

@@ -26,6 +26,7 @@ type requests struct {
 	meters    Meters
 	transport *transport
 	byWrk     bool
+	alone     *phase // before the greedy client came
 	openCPU   time.Duration
 	openWall  time.Duration
 }
@@ -71,7 +72,23 @@ func (r *requests) warmUp(ctx context.Context) (phase, error) {
 	if r.byWrk {
 		r.transport.close() // wrk brings its own connections
 	}
+	if err == nil && p.failures.count == 0 && r.load.Greedy != "" {
+		err = r.measureAlone(ctx)
+	}
 	return p, err
+}
+
+// measureAlone is what the greedy client's neighbours have without it.
+func (r *requests) measureAlone(ctx context.Context) error {
+	alone, err := r.g.drive(ctx, r.transport, r.load, r.load.Measured)
+	if err == nil {
+		err = alone.failures.refusal("without the greedy client")
+	}
+	if err == nil {
+		err = r.g.missed(alone, r.load)
+	}
+	r.alone = &alone
+	return err
 }
 
 // meterOpening opens the connections by themselves and notes what that costs, if
@@ -104,6 +121,9 @@ func (r *requests) opening() (cpu, wall time.Duration) { return r.openCPU, r.ope
 func (r *requests) measure(ctx context.Context) (phase, error) {
 	if r.load.Crowd > 0 {
 		return r.measureCrowded(ctx)
+	}
+	if r.load.Greedy != "" {
+		return r.measureGreedy(ctx)
 	}
 	if !r.byWrk {
 		return r.g.drive(ctx, r.transport, r.load, r.load.Measured)

@@ -2,6 +2,7 @@ package host
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestStartOnBearsTheChildThere(t *testing.T) {
@@ -86,6 +88,34 @@ func TestPinSelfAndSelfCPU(t *testing.T) {
 		runtime.Gosched()
 	}
 	require.Greater(t, SelfCPU(), before)
+}
+
+// In a process of its own, because there is no way back.
+func TestGiveWay(t *testing.T) {
+	if os.Getenv("GIVE_WAY") == "" {
+		cmd := exec.Command(os.Args[0], "-test.run", "^TestGiveWay$")
+		cmd.Env = append(os.Environ(), "GIVE_WAY=1")
+		said, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", said)
+		return
+	}
+	require.NoError(t, GiveWay())
+	done := make(chan struct{})
+	go func() { // on a thread that may be new
+		runtime.LockOSThread()
+		close(done)
+		select {}
+	}()
+	<-done
+	tasks, err := os.ReadDir("/proc/self/task")
+	require.NoError(t, err)
+	for _, task := range tasks {
+		tid, err := strconv.Atoi(task.Name())
+		require.NoError(t, err)
+		attr, err := unix.SchedGetAttr(tid, 0)
+		require.NoError(t, err)
+		require.EqualValues(t, unix.SCHED_IDLE, attr.Policy)
+	}
 }
 
 func TestSleepUntil(t *testing.T) {

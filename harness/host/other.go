@@ -18,6 +18,9 @@ func Siblings(core int) []int { return []int{core} }
 // PinSelf cannot.
 func PinSelf([]int) error { return ErrUnsupported }
 
+// GiveWay leaves the priority as it is.
+func GiveWay() error { return nil }
+
 // StartOn starts cmd in a process group of its own, on any core.
 func StartOn(cmd *exec.Cmd, _ []int) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

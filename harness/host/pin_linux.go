@@ -44,6 +44,27 @@ func Siblings(core int) []int {
 // inherit it.
 func PinSelf(cores []int) error {
 	set := setOf(cores)
+	err := ofEachThread(func(tid int) error { return unix.SchedSetaffinity(tid, &set) })
+	if err != nil {
+		return fmt.Errorf("pin the harness to cores %s: %w", List(cores), err)
+	}
+	return nil
+}
+
+// GiveWay has every thread of this process run only where no other wants to,
+// those born later included.
+func GiveWay() error {
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}
+	err := ofEachThread(func(tid int) error { return unix.SchedSetAttr(tid, &attr, 0) })
+	if err != nil {
+		return fmt.Errorf("give way to other processes: %w", err)
+	}
+	return nil
+}
+
+// ofEachThread calls do with every thread of this process; what that sets,
+// threads have to inherit.
+func ofEachThread(do func(tid int) error) error {
 	var seen []string
 	// A thread may be born of an unpinned one while we look: repeat until a
 	// pass finds nobody new.
@@ -63,8 +84,8 @@ func PinSelf(cores []int) error {
 			if err != nil {
 				return err
 			}
-			if err := unix.SchedSetaffinity(tid, &set); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("pin the harness to cores %s: %w", List(cores), err)
+			if err := do(tid); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
 			}
 		}
 		if !fresh {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -116,6 +117,10 @@ func newHandler(root string) (handler, error) {
 }
 
 func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost {
+		take(w, r)
+		return
+	}
 	body, ok := h[r.URL.Path]
 	if !ok {
 		http.NotFound(w, r)
@@ -124,4 +129,20 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/html")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body) // the client is gone: it counts its own errors
+}
+
+// takeBuffer is how much of what is sent here is read at a time.
+const takeBuffer = 256 << 10
+
+// take reads what is sent to its end, and says yes where that is all of it.
+func take(w http.ResponseWriter, r *http.Request) {
+	buffer := make([]byte, takeBuffer)
+	for {
+		if _, err := r.Body.Read(buffer); err == io.EOF {
+			return // 200 without a body
+		} else if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+	}
 }

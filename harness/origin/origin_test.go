@@ -3,6 +3,7 @@ package origin
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -64,6 +65,21 @@ func TestServe(t *testing.T) {
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusNotFound, response.StatusCode)
 	require.EqualValues(t, 3, pauses.Load(), "one before each answer")
+
+	// What is sent is read, all of it.
+	response, err = http.Post("http://"+address+"/1k.html", "text/plain", bytes.NewReader(Document(3<<20)))
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	require.Zero(t, response.ContentLength)
+	conn, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	defer conn.Close()
+	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfive ")
+	require.NoError(t, conn.(*net.TCPConn).CloseWrite())
+	said, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.NotContains(t, string(said), "200 OK")
 
 	cancel()
 	require.NoError(t, <-served)

@@ -48,7 +48,7 @@ func TestComposeFile(t *testing.T) {
 	nginx, err := project.GetService("nginx")
 	require.NoError(t, err)
 	require.Equal(t, "ours:1", nginx.Image)
-	for _, s := range append(All(), Origins(0)...) {
+	for _, s := range append(All(), Origins(false)...) {
 		if s.service != "" {
 			require.True(t, slices.Contains(services, s.service), "%s runs in %q", s.Name, s.service)
 		}

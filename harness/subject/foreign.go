@@ -97,7 +97,7 @@ func checkName(name string) error {
 	if _, err := results.ParseName(probe.String()); err != nil {
 		return fmt.Errorf("name %q: want lower-case words joined by '-', the last not a bare number", name)
 	}
-	if slices.ContainsFunc(append(All(), Origins(0)...), func(s Subject) bool { return s.Name == name }) {
+	if slices.ContainsFunc(append(All(), Origins(false)...), func(s Subject) bool { return s.Name == name }) {
 		return fmt.Errorf("name %q is that of a subject which the lab has: choose another", name)
 	}
 	return nil

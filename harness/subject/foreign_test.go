@@ -55,7 +55,7 @@ exec %s serve-peer "$@"
 	require.True(t, mine.Scales(), "it is told how many workers to have")
 	identity, err := cert.Make(t.TempDir(), scenarios.ECDSA)
 	require.NoError(t, err)
-	up, err := l.Start(t.Context(), Origins(0)[1], Site{Kind: scenarios.Static, Root: root, Path: path, Length: length}, nil)
+	up, err := l.Start(t.Context(), Origins(false)[1], Site{Kind: scenarios.Static, Root: root, Path: path, Length: length}, nil)
 	require.NoError(t, err)
 	for _, site := range sites(root, up.Address, identity) {
 		running, err := l.Start(t.Context(), mine, site, host.Allowed()[:1])

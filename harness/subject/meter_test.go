@@ -73,7 +73,7 @@ func TestEngineCheck(t *testing.T) {
 // Servers listen where they are told to, and no port is looked for at an address
 // that this host has not.
 func TestConfigsListen(t *testing.T) {
-	for _, s := range append(All(), Origins(0)...) {
+	for _, s := range append(All(), Origins(false)...) {
 		if s.template == "" {
 			continue
 		}

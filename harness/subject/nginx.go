@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"time"
 
 	"atlas/harness/host"
 	"atlas/scenarios"
@@ -80,10 +79,10 @@ func OpenSSL(program string) string {
 	return string(line[1])
 }
 
-// Origins returns the origins, the one to prefer first, that can wait before they
-// answer if that is wanted.
-func Origins(delay time.Duration) []Subject {
-	if delay > 0 {
+// Origins returns the origins, the one to prefer first; only the lab's own if they
+// are to wait before they answer, or to read what is sent to them.
+func Origins(own bool) []Subject {
+	if own {
 		return origins()[1:]
 	}
 	return origins()

@@ -89,6 +89,8 @@ func (s Subject) Declines(of *scenarios.Scenario) error {
 		return errors.New("it has no bound on its connections to the origin that the lab knows to set")
 	case of.Load.Of == scenarios.Connections && !s.Closes(of.Target.Kind):
 		return errors.New("it does not end a connection whose client asks for that")
+	case of.Load.Greedy != "" && s.constant && !of.Target.Kind.Forwards():
+		return errors.New("it has one answer, one for each time that it receives")
 	case of.Load.Of == scenarios.Idle && s.ByURL() && s.foreign.pid == 0:
 		return errors.New("it takes the memory of a process, and none is named: add ,pid=N to -url")
 	}
@@ -158,6 +160,7 @@ type Site struct {
 	Conns  int           // connections that the load will open; 0 for a usual number
 	Delay  time.Duration // of an origin's answer
 	Bound  int           // connections to Origin at once, 0 for no bound
+	Greedy bool          // one client has large bodies, or many requests at a time
 	Share  int           // cores that it shares with everybody, a worker for each; 0 is one worker
 	// Identity is what to terminate TLS with, nil for plain connections.
 	Identity *cert.Identity

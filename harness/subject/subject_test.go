@@ -116,7 +116,7 @@ func one(t *testing.T, name string) Subject {
 }
 
 func TestStartStop(t *testing.T) {
-	for _, origin := range Origins(0) {
+	for _, origin := range Origins(false) {
 		for _, name := range []string{"nginx-best", "nginx-readme", "haproxy", "go-nethttp"} {
 			t.Run(origin.Name+"/"+name, func(t *testing.T) {
 				l, root := launcher(t)
@@ -280,7 +280,7 @@ func TestEnded(t *testing.T) {
 // Every template must render for each kind it serves, and differ by kind.
 func TestConfigs(t *testing.T) {
 	identity := &cert.Identity{Chain: "/srv/chain", Key: "/srv/key", Bundle: "/srv/bundle"}
-	for _, s := range append(All(), Origins(0)...) {
+	for _, s := range append(All(), Origins(false)...) {
 		if s.template == "" {
 			continue
 		}
@@ -321,7 +321,7 @@ func TestConfigs(t *testing.T) {
 // One worker, or one for each core that all share.
 func TestConfigsOfSharedCores(t *testing.T) {
 	lines := map[string]string{"atlas": "workers = %d\n", "haproxy": "nbthread %d\n"}
-	for _, s := range append(All(), Origins(0)...) {
+	for _, s := range append(All(), Origins(false)...) {
 		if !s.Scales() {
 			continue
 		}
@@ -371,8 +371,20 @@ func TestConfigsOfBounds(t *testing.T) {
 		}
 	}
 	require.False(t, one(t, "floor").Bounds())
-	require.Equal(t, "go-origin", Origins(time.Millisecond)[0].Name)
-	require.Equal(t, "nginx-origin", Origins(0)[0].Name)
+	// nginx would refuse large bodies, and keep them in files.
+	for _, name := range []string{"nginx-best", "nginx-readme"} {
+		for _, greedy := range []bool{false, true} {
+			site := Site{Kind: scenarios.Proxy, Origin: "10.9.8.7:81", Path: path, Length: 1024, Greedy: greedy}
+			p, err := one(t, name).place(t.TempDir(), "", site)
+			require.NoError(t, err)
+			require.NoError(t, one(t, name).writeConfig(p))
+			text, err := os.ReadFile(p.Config)
+			require.NoError(t, err)
+			require.Equal(t, greedy, strings.Contains(string(text), "client_max_body_size 0;"), "%s: %s", name, text)
+		}
+	}
+	require.Equal(t, "go-origin", Origins(true)[0].Name)
+	require.Equal(t, "nginx-origin", Origins(false)[0].Name)
 }
 
 // A load of many connections meets no limit of the configuration's.
@@ -445,7 +457,7 @@ func TestFloor(t *testing.T) {
 	out, err := exec.Command("go", "build", "-o", l.Programs.Floor, "atlas/proxy/floor").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	static := Site{Kind: scenarios.Static, Root: root, Path: path, Length: length}
-	up, err := l.Start(t.Context(), Origins(0)[1], static, nil)
+	up, err := l.Start(t.Context(), Origins(false)[1], static, nil)
 	require.NoError(t, err)
 	for _, site := range []Site{
 		static,
