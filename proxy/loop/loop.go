@@ -150,6 +150,10 @@ type Loop interface {
 	Off(f func())
 	// Sleep waits.
 	Sleep(d time.Duration)
+	// Yield waits until everything else that has something to do has had its turn,
+	// and whoever else is in Yield. It is for tasks that would go on without a wait
+	// for as long as a peer likes.
+	Yield()
 	// Pipe lends an empty pipe, for a Splicer. It fails where the worker or the
 	// process has too many: then bytes are copied instead.
 	Pipe() (*Pipe, error)

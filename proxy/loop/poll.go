@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -275,6 +276,15 @@ func (l *pollLoop) readFile(f *File, p []byte, off int64) (n int, err error) {
 		n, err = f.os.ReadAt(p, off)
 	})
 	return n, err
+}
+
+// Yield leaves the baton to who waits for it. Between Unlock and Lock alone the one
+// that has just been woken would come too late: a mutex may be taken again before
+// it, for up to a millisecond.
+func (l *pollLoop) Yield() {
+	l.baton.Unlock()
+	runtime.Gosched()
+	l.baton.Lock()
 }
 
 // Sleep waits for d or Stop.

@@ -65,10 +65,10 @@ type ringLoop struct {
 	readySpare []*task
 	forks      []*fork // to be started
 
-	// Tasks that have a piece of a file to send, of which a turn resumes one.
-	senders      []*task // from senderNext on
-	senderNext   int
-	sendersLater []*task // behind all of senders
+	// Tasks in Yield, of which a turn resumes one.
+	yielders      []*task // from yielderNext on
+	yielderNext   int
+	yieldersLater []*task // behind all of yielders
 
 	fileOps     []*fileOp
 	fileOpsFree []uint32
@@ -197,14 +197,14 @@ func (l *ringLoop) turn() {
 	l.expire()
 	l.startForks()
 	l.runReady()
-	l.runSender()
+	l.runYielder()
 	l.releaseViews()
 	l.feedStarved()
 }
 
 // patience is how long the next wait may take; negative is for ever.
 func (l *ringLoop) patience() time.Duration {
-	ready := len(l.ready) + len(l.forks) + len(l.senders) - l.senderNext + len(l.sendersLater)
+	ready := len(l.ready) + len(l.forks) + len(l.yielders) - l.yielderNext + len(l.yieldersLater)
 	if ready > 0 || len(l.starved) > 0 && l.buffers.Free() > 0 {
 		return 0
 	}

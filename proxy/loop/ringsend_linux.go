@@ -360,7 +360,7 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 		if done >= warm {
 			warm = done + c.loop.warmFile(f, off+done, n-done)
 		}
-		c.loop.awaitTurn()
+		c.loop.Yield()
 		if err := c.sendFileReady(); err != nil {
 			return done, err
 		}
@@ -423,27 +423,28 @@ func (c *ringConn) awaitRoom() {
 	}
 }
 
-// awaitTurn lets everything else go first. A turn of the loop sends one piece of a
-// file, however many want to: so they add the time of one piece to what others
-// wait for, and the next system call, 0.5 us, is small beside it.
-func (l *ringLoop) awaitTurn() {
+// Yield lets everything else go first. A turn of the loop resumes one task that is
+// here, be it to send a piece of a file or to answer more of a pipeline, however
+// many there are: so they add the time of one to what others wait for, and the next
+// system call, 0.5 us, is small beside it.
+func (l *ringLoop) Yield() {
 	t := l.current
-	t.sending = true
-	l.sendersLater = append(l.sendersLater, t)
-	for t.sending {
+	t.yielded = true
+	l.yieldersLater = append(l.yieldersLater, t)
+	for t.yielded {
 		l.suspend()
 	}
 }
 
-// runSender resumes the task that has waited longest in awaitTurn.
-func (l *ringLoop) runSender() {
-	if l.senderNext == len(l.senders) {
-		l.senders, l.sendersLater, l.senderNext = l.sendersLater, l.senders[:0], 0
+// runYielder resumes the task that has waited longest in Yield.
+func (l *ringLoop) runYielder() {
+	if l.yielderNext == len(l.yielders) {
+		l.yielders, l.yieldersLater, l.yielderNext = l.yieldersLater, l.yielders[:0], 0
 	}
-	if l.senderNext < len(l.senders) {
-		t := l.senders[l.senderNext]
-		l.senderNext++
-		t.sending = false
+	if l.yielderNext < len(l.yielders) {
+		t := l.yielders[l.yielderNext]
+		l.yielderNext++
+		t.yielded = false
 		l.resume(t)
 	}
 }

@@ -109,7 +109,7 @@ func (c *ringConn) WritePipe(p *Pipe) (int, error) {
 	c.filing = true
 	defer func() { c.filing = false }()
 	if c.pieces++; c.pieces%piecesTurn == 1 {
-		c.loop.awaitTurn()
+		c.loop.Yield()
 	}
 	for {
 		if err := c.sendFileReady(); err != nil {

@@ -22,7 +22,7 @@ type task struct {
 
 	running bool // has work; false in the free list
 	queued  bool // in the loop's ready list
-	sending bool // waits for its turn to send a piece of a file
+	yielded bool // waits in Yield for its turn
 	end     bool // return instead of waiting for more work
 }
 

@@ -36,7 +36,7 @@ func TestOneSenderATurn(t *testing.T) {
 		for i := range uint64(tasks) {
 			l.Go(func() {
 				for n := range pieces {
-					l.awaitTurn()
+					l.Yield()
 					all = append(all, sent{i, l.ring.Enters()})
 					if i == 0 && n+1 < pieces {
 						l.wake(l.current) // a task may be woken too often

@@ -34,7 +34,39 @@ var taskTests = map[string]func(*Env){
 	"names do not lead out of a directory":                filesStayInside,
 	"dial: refused, no listener, unix":                    dialErrors,
 	"dial: time-out":                                      dialTimeout,
-	"sleep":                                               sleeps,
+	"a task that goes on and on lets others work":         yields,
+	"sleep": sleeps,
+}
+
+// yields has two tasks that wait for nothing but each other's and a client's turn.
+func yields(e *Env) {
+	served := false
+	address := e.Serve(func(c loop.Conn) bool {
+		served = true
+		c.Consume(len(c.Peek()))
+		return true
+	})
+	client := e.Client(address)
+	_, err := client.Write([]byte("look here"))
+	require.NoError(e, err)
+	e.Task(func() {
+		turns, others := 0, 0
+		begun := false
+		other := e.Loop.Go(func() {
+			begun = true
+			for range 10 {
+				e.Loop.Yield()
+				others++
+			}
+		})
+		for end := time.Now().Add(patience); (!served || others < 10) && time.Now().Before(end); turns++ {
+			e.Loop.Yield()
+		}
+		assert.True(e, served, "after %d turns", turns)
+		assert.True(e, begun)
+		assert.Equal(e, 10, others)
+		assert.NoError(e, other.Join())
+	})
 }
 
 func twoTasks(e *Env) {

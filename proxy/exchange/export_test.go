@@ -1,0 +1,4 @@
+package exchange
+
+// ExchangesTurn is for tests.
+const ExchangesTurn = exchangesTurn
