@@ -32,15 +32,16 @@ type Secure interface {
 }
 
 // RunOver runs the suite through a layer, but for the tests that are named with
-// the reason why they cannot hold there, and for those of splice, of listeners and of
-// the gate before them, which layers do not have.
+// the reason why they cannot hold there, and for those of splice, of listeners, of the
+// gate before them and of workers that share them, which layers do not have.
 func RunOver(t *testing.T, engine loop.Engine, layer Layer, without map[string]string) {
 	for name := range without {
 		_, is := tests()[name]
 		assert.True(t, is, "there is no test %q", name)
 	}
 	for name, test := range tests() {
-		below := spliceTests[name] != nil || listenTests[name] != nil || gateTests[name] != nil
+		below := spliceTests[name] != nil || listenTests[name] != nil || gateTests[name] != nil ||
+			shareTests[name] != nil
 		if below || without[name] != "" {
 			continue
 		}
