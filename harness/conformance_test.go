@@ -37,11 +37,16 @@ func buildAtlas(t *testing.T) string {
 		require.NoError(t, err)
 	}
 	file := filepath.Join(t.TempDir(), "atlas")
-	cmd := exec.Command("go", "build", "-o", file, "../proxy")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
+	out, err := goBuild(file, "../proxy")
 	require.NoError(t, err, "%s", out)
 	return file
+}
+
+// goBuild builds a program as the Makefile does, whose packages are compiled then.
+func goBuild(file, folder string) (out []byte, err error) {
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", file, folder)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return cmd.CombinedOutput()
 }
 
 // runConformance runs the verb in a temporary directory that it must leave empty.

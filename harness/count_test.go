@@ -58,7 +58,7 @@ func TestCount(t *testing.T) {
 	subjects := "nginx-best,nginx-readme"
 	if host.IOURing() == "available" {
 		subjects += ",atlas,floor"
-		out, err := exec.Command("go", "build", "-o", filepath.Dir(l.harness)+"/floor", "../proxy/floor").CombinedOutput()
+		out, err := goBuild(filepath.Dir(l.harness)+"/floor", "../proxy/floor")
 		require.NoError(t, err, "%s", out)
 	} else {
 		require.Empty(t, os.Getenv("REQUIRE_URING"), "io_uring is %s", host.IOURing())

@@ -28,7 +28,7 @@ func gateLab(t *testing.T, compare string) lab {
 		require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+compare+"\n"), 0o755))
 		return l
 	}
-	out, err := exec.Command("go", "build", "-o", path, "atlas/compare").CombinedOutput()
+	out, err := goBuild(path, "atlas/compare")
 	require.NoError(t, err, "%s", out)
 	return l
 }

@@ -454,7 +454,9 @@ func TestFloor(t *testing.T) {
 	}
 	l, root := launcher(t)
 	l.Programs.Floor = filepath.Join(t.TempDir(), "floor")
-	out, err := exec.Command("go", "build", "-o", l.Programs.Floor, "atlas/proxy/floor").CombinedOutput()
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", l.Programs.Floor, "atlas/proxy/floor")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as the Makefile has compiled it
+	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	static := Site{Kind: scenarios.Static, Root: root, Path: path, Length: length}
 	up, err := l.Start(t.Context(), Origins(false)[1], static, nil)
