@@ -13,6 +13,7 @@ import (
 
 	"atlas/harness/attack"
 	"atlas/harness/host"
+	"atlas/harness/subject"
 	"atlas/results"
 	"atlas/scenarios"
 )
@@ -21,6 +22,7 @@ import (
 type duetRun struct {
 	options *gateOptions
 	session *session
+	arms    [armCount]subject.Subject
 	facts   []host.Fact
 	stderr  io.Writer
 	began   time.Time

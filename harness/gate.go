@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -187,7 +188,15 @@ func (o *gateOptions) measure(ctx context.Context, stdout, stderr io.Writer) (st
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	copies, err := os.MkdirTemp("", "atlas-arms-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(copies)
 	run := newDuetRun(o, s, facts, stderr)
+	if run.arms, err = o.arms(copies); err != nil {
+		return 0, err
+	}
 	run.head()
 	suspects := o.scenarios
 	for stage := range o.stages {
@@ -252,21 +261,35 @@ var armNames = [armCount]string{"base", "control", "candidate"}
 // next one, so that none is first more often than another.
 var orders = [...][armCount]int{{0, 1, 2}, {2, 0, 1}, {1, 2, 0}, {2, 1, 0}, {0, 2, 1}, {1, 0, 2}}
 
-// arms are what is measured.
-func (o *gateOptions) arms() [armCount]subject.Subject {
-	base := subject.Arm(o.binaries[0].path, o.engine)
-	candidate := subject.Arm(o.binaries[1].path, o.engine, o.candidate...).Noting(o.logged, o.metered)
-	return [armCount]subject.Subject{base, base, candidate}
+// arms are what is measured, each of a copy of its binary in dir. Processes of one
+// file have its text in the processor's caches together: base and control, of one
+// file, would be a little cheaper than a candidate that is of another.
+func (o *gateOptions) arms(dir string) (arms [armCount]subject.Subject, err error) {
+	for at, binary := range [armCount]built{o.binaries[0], o.binaries[0], o.binaries[1]} {
+		path := filepath.Join(dir, armNames[at])
+		text, err := os.ReadFile(binary.path)
+		if err != nil {
+			return arms, err
+		}
+		if err := os.WriteFile(path, text, 0o700); err != nil {
+			return arms, err
+		}
+		arms[at] = subject.Arm(path, o.engine)
+		if at == armCandidate {
+			arms[at] = subject.Arm(path, o.engine, o.candidate...).Noting(o.logged, o.metered)
+		}
+	}
+	return arms, nil
 }
 
 // restart starts the arms in an order, loads them, and stops them. It returns the
 // slices of each arm, by the arm's place.
 func (r *duetRun) restart(ctx context.Context, c cell, order [armCount]int) (slices [][]attack.Slice, err error) {
-	s, arms := r.session, r.options.arms()
+	s := r.session
 	var loaded []attack.Arm
 	var all []*subject.Running
 	for _, at := range order {
-		running, err := s.launcher.Start(ctx, arms[at], s.site(c), s.cores.Server)
+		running, err := s.launcher.Start(ctx, r.arms[at], s.site(c), s.cores.Server)
 		if err != nil {
 			return nil, &spoiltError{fmt.Errorf("%s: %w", armNames[at], err)}
 		}

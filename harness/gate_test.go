@@ -271,3 +271,28 @@ func TestAddWorktree(t *testing.T) {
 	require.Len(t, strings.Split(run("worktree", "list"), "\n"), 1)
 	require.NoError(t, remove(), "there is none")
 }
+
+// Arms of one file would share its text in the processor's caches.
+func TestGateArmsAreFilesOfTheirOwn(t *testing.T) {
+	dir := t.TempDir()
+	o := &gateOptions{options: &options{}}
+	for i, text := range []string{"base", "candidate"} {
+		o.binaries[i].path = filepath.Join(dir, text+".bin")
+		require.NoError(t, os.WriteFile(o.binaries[i].path, []byte(text), 0o600))
+	}
+	_, err := o.arms(dir)
+	require.NoError(t, err)
+	var infos []os.FileInfo
+	for at, want := range []string{"base", "base", "candidate"} {
+		path := filepath.Join(dir, armNames[at])
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, want, string(text))
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		for _, other := range infos {
+			require.False(t, os.SameFile(info, other), "%s", path)
+		}
+		infos = append(infos, info)
+	}
+}
