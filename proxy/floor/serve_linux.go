@@ -13,10 +13,10 @@ import (
 
 // Sizes of the ring: those of a worker of Atlas.
 const (
-	entries     = 4096
-	completions = 16384
-	bufferCount = 1024
-	bufferBytes = 16 << 10
+	entries     = 512
+	completions = 4096
+	bufferCount = 512
+	bufferBytes = 4 << 10
 )
 
 // op is what a completion is of; it is in the lower bits of its userData, and
