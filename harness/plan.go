@@ -77,6 +77,8 @@ func (o *options) lasts(plan []step) (all time.Duration) {
 		measured := o.form.measured
 		if st.counts {
 			measured = o.counting
+		} else if st.cell.scenario.Load.Greedy != "" {
+			measured *= 2 // without the greedy client, and beside it
 		}
 		all += o.form.warmup + measured + stepBeside
 	}

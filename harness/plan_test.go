@@ -317,6 +317,8 @@ func TestPlanOfCurves(t *testing.T) {
 	all, err = scenarios.Match(scenarios.Files, "greedy-*")
 	require.NoError(t, err)
 	require.Len(t, planOf(all, subjects, false, 1), 5+3, "floor relays, and has one answer")
+	o = &options{form: form{warmup: time.Second, measured: 2 * time.Second}}
+	require.Equal(t, 8*(time.Second+2*2*time.Second+stepBeside), o.lasts(planOf(all, subjects, false, 1)))
 	o = &options{scenarios: all, programs: subject.Programs{Compose: &subject.Compose{}}}
 	require.NoError(t, o.fitLaunch())
 	require.Equal(t, []string{"greedy-proxy-upload is left out: its origin is none of -launch compose"}, o.notes)
