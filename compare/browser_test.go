@@ -229,6 +229,7 @@ func middle(values []float64) float64 {
 // The page is a file, which a browser shows without a word on its console, with
 // every chart, on a phone and in the dark, and with the figures of the results.
 func TestReportInBrowser(t *testing.T) {
+	skipShort(t)
 	dir := t.TempDir()
 	bench := filepath.Join(dir, "results.bench")
 	write(t, bench, spec{rounds: 7, subjects: withFloor, slower: 1, counted: true, commit: "aaaaaaa"})

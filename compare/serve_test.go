@@ -124,6 +124,7 @@ func TestServeListens(t *testing.T) {
 }
 
 func TestServeInBrowser(t *testing.T) {
+	skipShort(t)
 	server := httptest.NewServer(site(storedRuns(t)))
 	defer server.Close()
 	b := browse(t)
