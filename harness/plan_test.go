@@ -261,7 +261,8 @@ func TestAbout(t *testing.T) {
 	require.NotEqual(t, fullForm.about(2), fullForm.about(4), "the README's own set-up is for four")
 
 	o := &options{form: form{warmup: time.Second, measured: 2 * time.Second}, counting: countingMax}
-	require.Equal(t, 4500*time.Millisecond+2*stepBeside, o.lasts([]step{{}, {counts: true}}))
+	plain := cell{scenario: &scenarios.Scenario{}}
+	require.Equal(t, 4500*time.Millisecond+2*stepBeside, o.lasts([]step{{cell: plain}, {cell: plain, counts: true}}))
 }
 
 // Every scenario is in one form at least, and a curve in one alone.
