@@ -56,21 +56,17 @@ lint: ## format, vet, staticcheck
 benchmarks: ## every benchmark once, to see that it runs
 	go test -run '^$$' -bench . -benchtime 1x ./...
 
-# Tests wait for time-outs, drains and other processes half of the time, so that
-# twice as many packages as there are cores go side by side.
-PACKAGES := -p $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
-
 # Tests run on both engines of their own accord; scripts take one at a time.
 .PHONY: test
 test: setup build ## all tests, on both engines
-	go test $(PACKAGES) ./...
+	go test ./...
 	ATLAS_TEST_ENGINE=netpoll go test -run Script ./proxy
 
 # lint has vetted all of it, and would here as long again.
 .PHONY: race
 race: ## all tests under the race detector, with invariants; SHORT=1 for the short ones
 	@command -v cc >/dev/null || { echo "the race detector needs a C compiler: make setup"; exit 1; }
-	go test -race -tags invariants -vet=off $(if $(SHORT),-short) $(PACKAGES) -timeout 20m ./...
+	go test -race -tags invariants -vet=off $(if $(SHORT),-short) -timeout 20m ./...
 
 .PHONY: netpoll
 netpoll: ## all tests with the fallback engine forced
@@ -168,8 +164,8 @@ generators: lab-setup build ## do wrk and vegeta agree on Atlas beside nginx? fi
 		-scenario '$(or $(SCENARIO),static-1k,proxy-1k)' | tee /dev/stderr | sed -n 's/^results: //p'; }; \
 	wrk=$$(run wrk); vegeta=$$(run vegeta); bin/compare generators "$$wrk" "$$vegeta"
 
-# At most 45 minutes; what the machine is asked meanwhile falsifies it. GOALS_MORE adds scenarios.
-GOALS = static-1k,proxy-1k,tls-proxy-1k,tls-static-1k,*-busy
+# Half an hour; what the machine is asked meanwhile falsifies it.
+GOALS = static-1k,proxy-1k,tls-proxy-1k,tls-static-1k,*-busy,*-latency
 .PHONY: goals
 goals: lab-setup build ## how close is Atlas to what it is to reach? SCENARIO='*-conns' for other rows of compare/goals.toml
 	@run=$$(bin/harness run -count 10 -scenario '$(or $(SCENARIO),$(GOALS))' \
