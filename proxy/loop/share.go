@@ -21,7 +21,13 @@ const (
 // that has more than its part of them hands what it accepts to another one.
 type share struct {
 	mu  sync.Mutex
-	all atomic.Pointer[[]*sharer] // replaced as a whole
+	now atomic.Pointer[sharers] // replaced as a whole
+}
+
+// sharers are those who share at a moment.
+type sharers struct {
+	all     []*sharer
+	workers int64 // that they are of: fewer where one accepts from several listeners
 }
 
 // sharer is one worker's accepting from one listener.
@@ -48,30 +54,35 @@ func (s *share) leave(one *sharer) {
 func (s *share) change(f func(all []*sharer) []*sharer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []*sharer
-	if before := s.all.Load(); before != nil {
-		all = slices.Clone(*before)
+	next := new(sharers)
+	if before := s.now.Load(); before != nil {
+		next.all = slices.Clone(before.all)
 	}
-	all = f(all)
-	s.all.Store(&all)
+	next.all = f(next.all)
+	workers := make(map[*Counters]bool)
+	for _, one := range next.all {
+		workers[one.counters] = true
+	}
+	next.workers = int64(len(workers))
+	s.now.Store(next)
 }
 
 // lighter returns who is to have the connection that was just accepted, and counted
 // by the gate: somebody with fewer connections if this worker has its part of them
 // already, else nil. Whoever has no more than that looks at nobody.
 func (s *sharer) lighter() (lightest *sharer) {
-	all := *s.share.all.Load()
-	if len(all) < 2 {
+	now := s.share.now.Load()
+	if now.workers < 2 {
 		return nil
 	}
-	mean := s.gate.Open() / int64(len(all))
+	mean := s.gate.Open() / now.workers
 	least := s.counters.Open.Load()
 	if least < max(1, mean+mean/slackPart) {
 		return nil
 	}
-	for range min(looksMax, len(all)) {
-		s.next = (s.next + 1) % len(all)
-		other := all[s.next]
+	for range min(looksMax, len(now.all)) {
+		s.next = (s.next + 1) % len(now.all)
+		other := now.all[s.next]
 		if other.gate != s.gate {
 			continue // the gate is the one that counts the connection out
 		}

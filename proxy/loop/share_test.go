@@ -74,6 +74,30 @@ func TestLighter(t *testing.T) {
 	}
 }
 
+// Who accepts from several listeners is one worker: its part is no smaller.
+func TestLighterOfFewerWorkers(t *testing.T) {
+	gate, all := new(Gate), new(share)
+	gate.force()
+	join := func(counters *Counters, open int64) *sharer {
+		one := &sharer{gate: gate, counters: counters}
+		for range open {
+			gate.force()
+		}
+		counters.Open.Add(open)
+		all.join(one)
+		return one
+	}
+	first := join(new(Counters), 8)
+	again := join(first.counters, 0)
+	second := join(new(Counters), 7)
+	assert.Nil(t, first.lighter())
+	assert.Nil(t, again.lighter())
+	all.leave(again)
+	assert.Nil(t, first.lighter())
+	first.counters.Open.Add(1)
+	assert.Same(t, second, first.lighter())
+}
+
 // Of many workers some are looked at, others the next time.
 func TestLighterInTurn(t *testing.T) {
 	gate, all, found := new(Gate), new(share), make(map[*sharer]bool)

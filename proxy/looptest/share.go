@@ -22,6 +22,7 @@ var shareTests = map[string]func(*Env){
 	"share: the handler is the one that serves":     shareHandler,
 	"share: an even load is not moved":              shareLeavesAlone,
 	"share: the bound of the gate holds":            shareGate,
+	"share: one part, however many listeners":       shareListeners,
 	"share: not with another gate":                  shareOtherGate,
 	"share: who has stopped listening gets nothing": shareLeft,
 	"share: workers come and go under load":         shareComeAndGo,
@@ -150,6 +151,19 @@ func shareFew(e *Env) {
 		of, _ := w.open()
 		assert.Equal(e, []int64{n, n}, of)
 	}
+}
+
+// A worker that accepts from two listeners has the part of one worker: it hands over
+// no more than the slack says.
+func shareListeners(e *Env) {
+	w := e.crew(2, 0).serve(echoing)
+	more := e.socket()
+	more.ShareWith(w.listeners[0])
+	w.listeners = append(w.listeners, more)
+	e.listen(w.workers[0], more, echoing(0))
+	w.dial(18)
+	of, _ := w.open()
+	assert.Equal(e, []int64{10, 8}, of)
 }
 
 // A connection belongs to the worker that serves it, and has the handler that this
