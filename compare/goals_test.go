@@ -34,6 +34,20 @@ conns = [100]
 unit = "cpu-ns/req"
 beside = "proxy-1k"
 most = [0.01]
+[[goal]]
+about = "exactly as much"
+scenario = "proxy-1k"
+conns = [100]
+unit = "cpu-ns/req"
+beside = "proxy-1k"
+most = [1]
+[[goal]]
+about = "exactly as many"
+scenario = "proxy-1k"
+conns = [100]
+unit = "req/s"
+beside = "proxy-1k"
+least = [1]
 `},
 		{"goals-of-nothing", "[[goal]]\nabout = \"a\"\nscenario = \"none\"\nconns = [1]\nunit = \"req/s\"\nleast = [1]\n"},
 		{"goals-unknown-key", "[[goal]]\nabot = \"a\"\n"},

@@ -27,18 +27,20 @@ func Goals(w io.Writer, f *results.File, all []gate.Goal) (gate.Outcome, error) 
 				continue
 			}
 			bound, most := g.Bound(i)
-			here, verdict, word := ratioOf(values), "met", "at least "
+			here, word := ratioOf(values), "at least "
 			if most {
 				word = "at most "
 			}
-			if here.median != bound && here.median > bound == most {
-				verdict = "missed"
+			verdict := "missed"
+			if reaches(here.median, bound, most) {
+				verdict = "met"
 			}
+			low, high := reaches(here.low, bound, most), reaches(here.high, bound, most)
 			switch {
-			case here.low <= bound && bound <= here.high: // also where there are too few rounds
+			case low != high: // also where there are too few rounds
 				unsure++
 				verdict += ", unsure"
-			case verdict == "met":
+			case low:
 				met++
 			default:
 				missed++
@@ -62,6 +64,11 @@ func Goals(w io.Writer, f *results.File, all []gate.Goal) (gate.Outcome, error) 
 		return gate.Inconclusive, nil
 	}
 	return gate.Pass, nil
+}
+
+// reaches says whether a figure is on the right side of a bound, which is on it, too.
+func reaches(figure, bound float64, most bool) bool {
+	return figure == bound || figure < bound == most
 }
 
 // goalValues are those of every round, divided by what the goal is against; none
