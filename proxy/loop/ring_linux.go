@@ -463,6 +463,7 @@ func (l *ringLoop) Stop() {
 			l.wake(c.reader)
 			l.wake(c.writer)
 			if c.reader == nil && c.writer == nil || c.closing {
+				c.failSend(ErrStopped) // its task may be in Yield, and is to know why
 				c.Reset()
 			}
 		}

@@ -35,6 +35,7 @@ var taskTests = map[string]func(*Env){
 	"dial: refused, no listener, unix":                    dialErrors,
 	"dial: time-out":                                      dialTimeout,
 	"a task that goes on and on lets others work":         yields,
+	"a stop while a task goes on and on":                  yieldsStopped,
 	"sleep": sleeps,
 }
 
@@ -67,6 +68,28 @@ func yields(e *Env) {
 		assert.Equal(e, 10, others)
 		assert.NoError(e, other.Join())
 	})
+}
+
+// yieldsStopped: the task waits for nothing on its connection when the worker stops,
+// and learns from the next wait why it may not go on.
+func yieldsStopped(e *Env) {
+	_, c := e.peers()
+	ended := make(chan error, 1)
+	stopped := false
+	e.Post(func() {
+		e.Loop.Go(func() {
+			for !stopped {
+				e.Loop.Yield()
+			}
+			_, err := c.Write(make([]byte, 64<<20)) // more than the peer has room for
+			ended <- err
+			c.Close()
+		})
+	})
+	e.Loop.Stop()
+	e.Loop.Post(func() { stopped = true }) // behind it
+	wait(e, "task", func() { assert.Equal(e, loop.ErrStopped, <-ended) })
+	wait(e, "worker", e.Loop.Wait)
 }
 
 func twoTasks(e *Env) {
