@@ -174,7 +174,7 @@ func requestsOf(each []Sample) int {
 // sumUp returns the values of several samples of the same time.
 func sumUp(each []Sample, latencies map[Latency]*hdrhistogram.Histogram) map[string]float64 {
 	values := map[string]float64{}
-	for _, unit := range []string{Throughput, Shed, Errors} {
+	for _, unit := range []string{Throughput, Shed, GreedyBytes, GreedyThroughput, Errors} {
 		for _, s := range each {
 			if v, ok := s.Values[unit]; ok {
 				values[unit] += v

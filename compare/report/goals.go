@@ -22,15 +22,24 @@ func Goals(w io.Writer, f *results.File, all []gate.Goal) (gate.Outcome, error) 
 	met, missed, unsure := 0, 0, 0
 	for _, g := range all {
 		for i, conns := range g.Conns {
-			values := goalValues(f, g, conns)
-			if len(values) == 0 {
+			values, measured := goalValues(f, g, conns)
+			if !measured {
 				continue
 			}
 			bound, most := g.Bound(i)
-			here, word := ratioOf(values), "at least "
+			word := "at least "
 			if most {
 				word = "at most "
 			}
+			row := []string{
+				g.About, fmt.Sprint(conns), g.Unit, orDash(g.Against + g.Beside), word + goalFigure(g, bound),
+			}
+			if len(values) == 0 {
+				unsure++
+				rows = append(rows, append(row, unmeasured, "unsure: not of the same rounds, or without "+g.Unit))
+				continue
+			}
+			here := ratioOf(values)
 			verdict := "missed"
 			if reaches(here.median, bound, most) {
 				verdict = "met"
@@ -45,10 +54,7 @@ func Goals(w io.Writer, f *results.File, all []gate.Goal) (gate.Outcome, error) 
 			default:
 				missed++
 			}
-			rows = append(rows, []string{
-				g.About, fmt.Sprint(conns), g.Unit, orDash(g.Against + g.Beside),
-				word + goalFigure(g, bound), goalText(g, here), verdict,
-			})
+			rows = append(rows, append(row, goalText(g, here), verdict))
 		}
 	}
 	if len(rows) == 1 {
@@ -71,25 +77,27 @@ func reaches(figure, bound float64, most bool) bool {
 	return figure == bound || figure < bound == most
 }
 
-// goalValues are those of every round, divided by what the goal is against; none
-// where the run lacks one of the two.
-func goalValues(f *results.File, g gate.Goal, conns int) []float64 {
+// goalValues are those of every round, divided by what the goal is against. It is
+// measured if the run has both, and then without values if these do not pair.
+func goalValues(f *results.File, g gate.Goal, conns int) (values []float64, measured bool) {
 	name, ok := find(f, g.Scenario, g.Subject, conns)
 	if !ok {
-		return nil
+		return nil, false
 	}
-	values := f.Values(name, g.Unit)
-	switch {
-	case g.Against != "":
-		return gate.Ratios(values, f.Values(name.Of(g.Against), g.Unit))
-	case g.Beside != "":
-		beside, ok := find(f, g.Beside, g.Subject, conns)
-		if !ok {
-			return nil
-		}
-		return gate.Ratios(values, f.Values(beside, g.Unit))
+	against := g.Subject
+	if g.Against != "" {
+		against = g.Against
 	}
-	return values
+	scenario := g.Scenario
+	if g.Beside != "" {
+		scenario = g.Beside
+	}
+	values = f.Values(name, g.Unit)
+	if g.Against+g.Beside == "" {
+		return values, true
+	}
+	other, ok := find(f, scenario, against, conns)
+	return gate.Ratios(values, f.Values(other, g.Unit)), ok
 }
 
 // find is the cell of a scenario that varies nothing but the connections.
