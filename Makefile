@@ -158,18 +158,20 @@ hosts-test: lab-setup build ## the lab on two hosts: a network namespace with a 
 bench: lab-setup build ## the lab, quick; FULL=1 the long form, CURVES=1 the curves, SCENARIO='static-*' a part, LAUNCH=compose in containers
 	$(if $(filter compose,$(LAUNCH)),images=$$(bash deploy/images.sh) && eval "$$images" && )bin/harness run $(if $(LAUNCH),-launch $(LAUNCH)) $(if $(FULL),-full) $(if $(CURVES),-curves) $(if $(SCENARIO),-scenario '$(SCENARIO)')
 
+GENERATORS = static-1k,proxy-1k
 .PHONY: generators
 generators: lab-setup build ## do wrk and vegeta agree on Atlas beside nginx? five minutes; SCENARIO='proxy-1k' for a part
 	@run() { bin/harness run -generator "$$1" -subject atlas,nginx-best -count 10 \
-		-scenario '$(or $(SCENARIO),static-1k,proxy-1k)' | tee /dev/stderr | sed -n 's/^results: //p'; }; \
+		-scenario '$(or $(SCENARIO),$(GENERATORS))' | tee /dev/stderr | sed -n 's/^results: //p'; }; \
 	wrk=$$(run wrk); vegeta=$$(run vegeta); bin/compare generators "$$wrk" "$$vegeta"
 
 # Half an hour; what the machine is asked meanwhile falsifies it.
 GOALS = static-1k,proxy-1k,tls-proxy-1k,tls-static-1k,*-busy,*-latency
+GOALS_OF = atlas,atlas-netpoll,nginx-best,nginx-readme,haproxy,floor,go-nethttp
 .PHONY: goals
 goals: lab-setup build ## how close is Atlas to what it is to reach? SCENARIO='*-conns' for other rows of compare/goals.toml
 	@run=$$(bin/harness run -count 10 -scenario '$(or $(SCENARIO),$(GOALS))' \
-		-subject '$(or $(SUBJECT),atlas,atlas-netpoll,nginx-best,nginx-readme,haproxy,floor,go-nethttp)' | \
+		-subject '$(or $(SUBJECT),$(GOALS_OF))' | \
 		tee /dev/stderr | sed -n 's/^results: //p'); bin/compare goals "$$run"
 
 .PHONY: report
