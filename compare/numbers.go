@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 
+	"atlas/compare/gate"
 	"atlas/compare/report"
 	"atlas/results"
 )
@@ -59,6 +61,8 @@ func renumber(text []byte, dir string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	kinds := maps.Clone(report.Numbers)
+	kinds["goals"] = writeGoals
 	marks := numbersMark.FindAllSubmatch(text, -1)
 	if opened := bytes.Count(text, []byte("<!-- numbers ")); opened == 0 || opened != len(marks) {
 		return nil, fmt.Errorf("%d parts begin with <!-- numbers KIND FILE -->, %d of them end with <!-- /numbers -->",
@@ -67,7 +71,7 @@ func renumber(text []byte, dir string) ([]byte, error) {
 	done := numbersMark.ReplaceAllFunc(text, func(part []byte) []byte {
 		mark := numbersMark.FindSubmatch(part)
 		kind, file := string(mark[1]), string(mark[2])
-		writePart, ok := report.Numbers[kind]
+		writePart, ok := kinds[kind]
 		if !ok {
 			err = fmt.Errorf("no part of a document is named %q", kind)
 			return part
@@ -84,6 +88,17 @@ func renumber(text []byte, dir string) ([]byte, error) {
 		return b.Bytes()
 	})
 	return done, err
+}
+
+// writeGoals is of the built-in goals; a run without any leaves a line that says so.
+func writeGoals(w io.Writer, f *results.File, _ *results.Published) {
+	goals, err := gate.ParseGoals(goalsText)
+	if err == nil {
+		_, err = report.Goals(w, f, goals)
+	}
+	if err != nil {
+		fmt.Fprintf(w, "goals: %v\n", err)
+	}
 }
 
 // firstDifference names the first line that differs.
