@@ -23,7 +23,7 @@ func TestNumbers(t *testing.T) {
 	write(t, filepath.Join(dir, "a.bench"), spec{rounds: 6, subjects: withFloor, slower: 1, quick: true, commit: "aaaaaaa"})
 	doc := filepath.Join(dir, "doc.md")
 	text := "before\n"
-	for _, kind := range []string{"machine", "cost", "published", "tables"} {
+	for _, kind := range []string{"machine", "cost", "published", "tables", "goals"} {
 		text += "<!-- numbers " + kind + " a.bench -->\n<!-- /numbers -->\nbetween\n"
 	}
 	require.NoError(t, os.WriteFile(doc, []byte(text), 0o644))
@@ -44,10 +44,12 @@ func TestNumbers(t *testing.T) {
 
 	whole, err := os.ReadFile(doc)
 	require.NoError(t, err)
-	require.Equal(t, 4, strings.Count(string(whole), "between\n"), "what is not marked stays")
+	require.Equal(t, 5, strings.Count(string(whole), "between\n"), "what is not marked stays")
 	figure := regexp.MustCompile(`\| tls-proxy-1k-latency 2000/s \| cpu-ns/req +\| (0\.8\d) \(12\.\d us\) +\|`).FindSubmatch(whole)
 	require.NotNil(t, figure)
 	require.Contains(t, string(whole), "The same as multiples of floor, ")
+	require.Contains(t, string(whole), "| TLS proxy ")
+	require.Regexp(t, `(?m)^goals: \d+ met, `, string(whole))
 	require.Regexp(t, `(?m)^\| static-1k c=100 +\| cpu-ns/req +\| 1\.6\d \(5\.\d us\) .*\| 1\.00 \(3\.\d us\) +\|$`, string(whole))
 
 	// One figure changed by hand.

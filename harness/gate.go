@@ -64,7 +64,7 @@ func runGate(ctx context.Context, stdout, stderr io.Writer, args []string) int {
 		err = o.build(ctx, stderr, scratch)
 	}
 	if err != nil {
-		return failGate(ctx, stderr, "gate", err)
+		return failGate(ctx, stdout, stderr, "gate", err)
 	}
 	if same, err := sameFiles(o.binaries[0].path, o.binaries[1].path); err == nil && same && !o.anyway {
 		fmt.Fprintln(stdout, "verdict: pass. Base and candidate are the same binary, byte for byte: "+
@@ -73,19 +73,20 @@ func runGate(ctx context.Context, stdout, stderr io.Writer, args []string) int {
 	}
 	status, err := o.measure(ctx, stdout, stderr)
 	if err != nil {
-		return failGate(ctx, stderr, "gate", err)
+		return failGate(ctx, stdout, stderr, "gate", err)
 	}
 	return status
 }
 
-// failGate tells why there is no verdict, and returns the exit status.
-func failGate(ctx context.Context, stderr io.Writer, verb string, err error) int {
+// failGate tells why there is no verdict, or that the verdict is invalid, and returns
+// the exit status.
+func failGate(ctx context.Context, stdout, stderr io.Writer, verb string, err error) int {
 	if ctx.Err() != nil {
 		fmt.Fprintf(stderr, "\nharness %s: interrupted; everything is stopped\n", verb)
 		return exitUsage
 	}
 	if _, ok := errors.AsType[*spoiltError](err); ok {
-		fmt.Fprintf(stderr, "verdict: invalid. %v. No duet came about, so it says nothing of the cost: "+
+		fmt.Fprintf(stdout, "verdict: invalid. %v. No duet came about, so it says nothing of the cost: "+
 			"mend that, or choose another base.\n", err)
 		return exitInvalid
 	}
@@ -169,9 +170,8 @@ func (o *gateOptions) settle(pattern string) (err error) {
 		return err
 	}
 	for _, s := range o.scenarios {
-		if s.Load.Mode != scenarios.Closed || s.Load.Of != scenarios.Requests {
-			return fmt.Errorf("scenario %s: a duet takes loads of mode %q and of %q only",
-				s.Name, scenarios.Closed, scenarios.Requests)
+		if err := duetable(s); err != nil {
+			return err
 		}
 		if len(s.Each()) > 1 {
 			return fmt.Errorf("scenario %s: a duet takes none that varies a key", s.Name)
@@ -299,14 +299,7 @@ func (r *duetRun) restart(ctx context.Context, c cell, order [armCount]int) (sli
 			}
 		}()
 		all = append(all, running)
-		target := attack.Target{
-			Address: running.Address, Path: c.scenario.Target.Path, Length: c.scenario.Target.Length,
-			Fields: fieldsOf(c.scenario),
-		}
-		if identity := s.identity[c.scenario.Target.TLS]; identity != nil {
-			target.TLS = identity.Client()
-		}
-		loaded = append(loaded, attack.Arm{Name: armNames[at], Target: target, CPU: running.Meter.CPU})
+		loaded = append(loaded, attack.Arm{Name: armNames[at], Target: s.target(c, running), CPU: running.Meter.CPU})
 	}
 	duet, err := s.generator.OpenDuet(loaded, c.conns)
 	if err != nil {

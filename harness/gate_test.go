@@ -115,17 +115,17 @@ func TestGateOfEqualBinaries(t *testing.T) {
 // An arm that answers wrongly or does not start is invalid and no regression.
 func TestGateInvalid(t *testing.T) {
 	l := gateLab(t, "exit 99")
-	_, stderr, status := l.runGate("-base-binary", l.peerAtlas(), "-candidate-binary", l.wrongAtlas(1))
+	stdout, stderr, status := l.runGate("-base-binary", l.peerAtlas(), "-candidate-binary", l.wrongAtlas(1))
 	require.Equal(t, exitInvalid, status, stderr)
-	require.Contains(t, stderr, "verdict: invalid. static-1k: candidate: ")
-	require.Contains(t, stderr, "Content-Length 1000, want 1024")
+	require.Contains(t, stdout, "verdict: invalid. static-1k: candidate: ")
+	require.Contains(t, stdout, "Content-Length 1000, want 1024")
 
 	broken := filepath.Join(t.TempDir(), "atlas")
 	require.NoError(t, os.WriteFile(broken, []byte("#!/bin/sh\necho no such key >&2; exit 1\n"), 0o755))
-	_, stderr, status = l.runGate("-base-binary", broken, "-candidate-binary", l.peerAtlas())
+	stdout, stderr, status = l.runGate("-base-binary", broken, "-candidate-binary", l.peerAtlas())
 	require.Equal(t, exitInvalid, status, stderr)
-	require.Contains(t, stderr, "verdict: invalid. static-1k: base: ")
-	require.Contains(t, stderr, "no such key")
+	require.Contains(t, stdout, "verdict: invalid. static-1k: base: ")
+	require.Contains(t, stdout, "no such key")
 }
 
 func TestGateInterrupted(t *testing.T) {

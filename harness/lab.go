@@ -84,40 +84,66 @@ func measureAll(ctx context.Context, stderr io.Writer, o *options) (log *runLog,
 	log = newRunLog(s, facts)
 	show := newProgress(stderr, plan)
 	show.head(o, s)
-	for i, st := range plan {
-		if log.left(st) {
-			continue
+	for i := 0; i < len(plan); {
+		group := plan[i : i+1]
+		if o.together {
+			group = plan[i : i+cellLength(plan[i:])]
 		}
-		show.begin(i)
-		sample, err := tryMeasure(ctx, s, st)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		if !log.left(group[0]) { // of several at once, all or none have
+			show.begin(i)
+			samples, err := tryMeasure(ctx, s, group)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			for n, st := range group {
+				log.add(st, samples[n], err)
+				show.end(i+n, samples[n], err)
+			}
 		}
-		log.add(st, sample, err)
-		show.end(i, sample, err)
+		i += len(group)
 	}
 	show.done()
 	return log, nil
 }
 
-// tryMeasure measures a step, once more if the first sample is refused.
-func tryMeasure(ctx context.Context, s *session, st step) (attack.Sample, error) {
+// cellLength is how many steps of a plan from the first on are of one cell and round.
+func cellLength(plan []step) int {
+	for n, st := range plan {
+		if st.cell != plan[0].cell || st.round != plan[0].round {
+			return n
+		}
+	}
+	return len(plan)
+}
+
+// tryMeasure measures a step, or several at once, and once more if the first samples
+// are refused. It returns one for each step, without values if there is an error.
+func tryMeasure(ctx context.Context, s *session, group []step) ([]attack.Sample, error) {
+	none := make([]attack.Sample, len(group))
 	var refused []string
 	for range attempts {
-		sample, err := s.measure(ctx, st)
+		samples, err := s.measureAtOnce(ctx, group)
 		if err == nil {
 			if len(refused) > 0 {
-				sample.Notes = append(sample.Notes, secondAttempt+refused[0])
+				samples[0].Notes = append(samples[0].Notes, secondAttempt+refused[0])
 			}
-			return sample, nil
+			return samples, nil
 		}
 		if ctx.Err() != nil {
-			return attack.Sample{}, ctx.Err()
+			return none, ctx.Err()
 		}
 		refused = append(refused, err.Error())
 	}
 	if refused[0] == refused[1] {
-		return attack.Sample{}, errors.New(refused[0] + " (twice)")
+		return none, errors.New(refused[0] + " (twice)")
 	}
-	return attack.Sample{}, errors.New(strings.Join(refused, "; then: "))
+	return none, errors.New(strings.Join(refused, "; then: "))
+}
+
+func (s *session) measureAtOnce(ctx context.Context, group []step) ([]attack.Sample, error) {
+	if s.options.together {
+		return s.together(ctx, group)
+	}
+	sample, err := s.measure(ctx, group[0])
+	return []attack.Sample{sample}, err
 }

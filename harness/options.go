@@ -62,6 +62,7 @@ type options struct {
 	quick     bool // only the cells of the quick form
 	curves    bool // only curves
 	noCurves  bool // none of them
+	together  bool // all subjects of a cell at once
 	out       string
 	generator string
 	programs  subject.Programs
@@ -118,6 +119,7 @@ type wishes struct {
 
 	brought          brought
 	full, quick      bool
+	together         bool
 	curves           bool
 	rounds           int
 	warmup, measured time.Duration
@@ -128,7 +130,7 @@ type wishes struct {
 func parseWishes(stderr io.Writer, verb string, args []string) (w wishes, err error) {
 	flags := flag.NewFlagSet("harness "+verb, flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	cells, subjects := "those of the form; harness list tells", "floor, and in the long form HAProxy"
+	cells, subjects := "those of the form; harness list tells", "floor, and beyond the quick form HAProxy"
 	rounded := "; wrk rounds it up to whole seconds"
 	if verb == verbCount {
 		cells, subjects, rounded = countScenarios+", each as in the quick form", "floor, HAProxy", ""
@@ -140,6 +142,10 @@ func parseWishes(stderr io.Writer, verb string, args []string) (w wishes, err er
 		flags.BoolVar(&w.full, "full", false, "the long form, without curves; "+fullForm.about(cores))
 		flags.BoolVar(&w.curves, "curves", false, "the curves alone; "+curvesForm.about(cores))
 		flags.BoolVar(&w.quick, "quick", false, "the short form, which is the default; "+quickForm.about(cores))
+	}
+	if verb != verbCount {
+		flags.BoolVar(&w.together, "together", false,
+			"load all subjects of a cell at once: only what a request costs, but as exactly as the gate")
 	}
 	flags.StringVar(&w.scenario, "scenario", "", "comma-separated `globs` of scenarios (default: "+cells+")")
 	flags.StringVar(&w.subject, "subject", "",
@@ -206,6 +212,11 @@ func parseOptions(stderr io.Writer, verb string, args []string) (*options, error
 	}
 	if err := o.settleCounts(o.roles.counted); err != nil {
 		return nil, err
+	}
+	if o.together = w.together; o.together {
+		if err := o.fitTogether(); err != nil {
+			return nil, err
+		}
 	}
 	return o, checkOut(o.out)
 }

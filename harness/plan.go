@@ -73,7 +73,11 @@ const stepBeside = 500 * time.Millisecond
 
 // lasts estimates how long a plan takes, its counting pass included.
 func (o *options) lasts(plan []step) (all time.Duration) {
-	for _, st := range plan {
+	for i, st := range plan {
+		if o.together && i > 0 && cellLength(plan[i-1:]) > 1 {
+			all += stepBeside // it starts with the one before it
+			continue
+		}
 		measured := o.form.measured
 		if st.counts {
 			measured = o.counting

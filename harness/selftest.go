@@ -63,7 +63,7 @@ func selftest(ctx context.Context, stdout, stderr io.Writer, args []string) int 
 	}
 	status, err := o.selftest(ctx, stdout, stderr, *pattern)
 	if err != nil {
-		return failGate(ctx, stderr, "selftest", err)
+		return failGate(ctx, stdout, stderr, "selftest", err)
 	}
 	return status
 }
@@ -137,7 +137,7 @@ func calibrate(ctx context.Context, stdout, stderr io.Writer, args []string) int
 	}
 	status, err := o.calibrate(ctx, stdout, stderr, *pattern, *whole, *trials, *file)
 	if err != nil {
-		return failGate(ctx, stderr, "calibrate", err)
+		return failGate(ctx, stdout, stderr, "calibrate", err)
 	}
 	return status
 }

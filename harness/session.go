@@ -287,21 +287,27 @@ func (s *session) load(st step) attack.Load {
 	return load
 }
 
+// target is what the load of a cell asks a server.
+func (s *session) target(c cell, running *subject.Running) attack.Target {
+	target := attack.Target{
+		Address: running.Address,
+		Path:    c.scenario.Target.Path,
+		Length:  c.scenario.Target.Length,
+		Fields:  fieldsOf(c.scenario),
+	}
+	if identity := s.identity[c.scenario.Target.TLS]; identity != nil {
+		target.TLS = identity.Client()
+	}
+	return target
+}
+
 // measure takes one sample with a fresh process of the subject.
 func (s *session) measure(ctx context.Context, st step) (attack.Sample, error) {
 	running, err := s.launcher.Start(ctx, st.subject, s.site(st.cell), s.sides(st.cell.scenario).Server)
 	if err != nil {
 		return attack.Sample{}, err
 	}
-	target := attack.Target{
-		Address: running.Address,
-		Path:    st.cell.scenario.Target.Path,
-		Length:  st.cell.scenario.Target.Length,
-		Fields:  fieldsOf(st.cell.scenario),
-	}
-	if identity := s.identity[st.cell.scenario.Target.TLS]; identity != nil {
-		target.TLS = identity.Client()
-	}
+	target := s.target(st.cell, running)
 	load := s.load(st)
 	meters := attack.Meters{Server: running.Meter.CPU, Resident: running.Meter.Resident,
 		Kernel: running.Meter.Kernel, Peak: running.Meter.Peak}

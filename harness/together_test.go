@@ -1,0 +1,52 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"atlas/results"
+)
+
+// The subjects of a cell at once: as many samples of each, with what a request costs
+// and nothing that they leave each other.
+func TestRunTogether(t *testing.T) {
+	l := newLab(t)
+	_, stderr, status := l.run("-scenario", "static-1k", "-count", "2", "-duration", "500ms",
+		"-subject", "atlas,go-nethttp", "-atlas", l.peerAtlas(), "-together")
+	require.Zero(t, status, stderr)
+	require.Regexp(t, `round 1/2  static-1k c=100: atlas \S+ us, go-nethttp \S+ us`, stderr)
+	require.Regexp(t, `round 2/2  static-1k c=500: go-nethttp \S+ us, atlas \S+ us`, stderr)
+	f, _ := l.stored()
+	require.Len(t, f.Names(), 4)
+	for _, name := range f.Names() {
+		require.Len(t, f.Values(name, results.CPU), 2, name)
+		require.Empty(t, f.Values(name, results.Throughput), name)
+	}
+	require.Contains(t, f.Setting("form"), ", together: 2 rounds of 500ms")
+	require.Equal(t, "vegeta", f.Setting("generator"))
+}
+
+// One that answers wrongly spoils what all of them do.
+func TestRunTogetherRefuses(t *testing.T) {
+	l := newLab(t)
+	_, stderr, status := l.run("-scenario", "static-1k", "-count", "2",
+		"-subject", "atlas,go-nethttp", "-atlas", l.wrongAtlas(1), "-together")
+	require.Equal(t, exitInvalid, status, stderr)
+	require.Contains(t, stderr, "refused: static-1k c=100 atlas, round 1: atlas: ")
+	require.Contains(t, stderr, "refused: static-1k c=100 go-nethttp, round 1: atlas: ")
+	require.Contains(t, stderr, "Content-Length 1000, want 1024")
+	require.Contains(t, stderr, "nothing is stored")
+	for _, row := range []struct {
+		want string
+		args []string
+	}{
+		{`static-1k-busy: several servers at once take loads of mode "closed"`, []string{"-scenario", "static-1k*"}},
+		{"there: -together starts every server anew",
+			[]string{"-scenario", "static-1k", "-url", "there=http://127.0.0.1:1"}},
+	} {
+		_, stderr, status := l.run(append(row.args, "-together")...)
+		require.Equal(t, exitUsage, status, stderr)
+		require.Contains(t, stderr, row.want)
+	}
+}
