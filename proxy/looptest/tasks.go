@@ -36,7 +36,7 @@ var taskTests = map[string]func(*Env){
 	"dial: time-out":                                      dialTimeout,
 	"a task that goes on and on lets others work":         yields,
 	"a stop while a task goes on and on":                  yieldsStopped,
-	"sleep": sleeps,
+	"sleep":                                               sleeps,
 }
 
 // yields has two tasks that wait for nothing but each other's and a client's turn.
