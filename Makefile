@@ -162,7 +162,7 @@ GENERATORS = static-1k,proxy-1k
 .PHONY: generators
 generators: lab-setup build ## do wrk and vegeta agree on Atlas beside nginx? five minutes; SCENARIO='proxy-1k' for a part
 	@run() { bin/harness run -generator "$$1" -subject atlas,nginx-best -count 10 \
-		-scenario '$(or $(SCENARIO),$(GENERATORS))' | tee /dev/stderr | sed -n 's/^results: //p' || [ $$? = 3 ]; }; \
+		-scenario '$(or $(SCENARIO),$(GENERATORS))' | tee -a /dev/stderr | sed -n 's/^results: //p' || [ $$? = 3 ]; }; \
 	wrk=$$(run wrk); vegeta=$$(run vegeta); bin/compare generators "$$wrk" "$$vegeta"
 
 # What requests cost is measured of all at once, the tail one by one: half an hour,
@@ -172,7 +172,7 @@ GOALS = static-1k,proxy-1k,tls-proxy-1k,tls-static-1k
 GOALS_OF = atlas,atlas-netpoll,nginx-best,nginx-readme,haproxy,floor,go-nethttp
 .PHONY: goals
 goals: lab-setup build ## how close is Atlas to what it is to reach? compare/goals.toml; docs/lab.md has the other rows
-	@run() { bin/harness run -count 10 -subject '$(GOALS_OF)' "$$@" | tee /dev/stderr | \
+	@run() { bin/harness run -count 10 -subject '$(GOALS_OF)' "$$@" | tee -a /dev/stderr | \
 		sed -n 's/^results: //p' || [ $$? = 3 ]; }; \
 	cost=$$(run -scenario '$(GOALS)' -together -duration 3s); tail=$$(run -scenario '*-busy'); status=0; \
 	for one in "$$cost" "$$tail"; do bin/compare goals "$$one" || status=$$?; done; exit $$status

@@ -110,9 +110,12 @@ func find(f *results.File, scenario, subject string, conns int) (results.Name, b
 	return results.Name{}, false
 }
 
+// wholeFrom is from where on a value needs no decimals.
+const wholeFrom = 100
+
 // goalFigure writes a ratio, or a value in the goal's unit.
 func goalFigure(g gate.Goal, v float64) string {
-	if g.Against+g.Beside == "" {
+	if g.Against+g.Beside == "" && v >= wholeFrom {
 		return number(v)
 	}
 	return fmt.Sprintf("%.2f", v)
