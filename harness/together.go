@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"atlas/harness/attack"
-	"atlas/harness/subject"
 	"atlas/results"
 	"atlas/scenarios"
 )
@@ -50,40 +48,25 @@ func (o *options) fitTogether() error {
 // does to the others. The samples have what a request costs, and no rates: those are
 // what the subjects leave each other.
 func (s *session) together(ctx context.Context, group []step) (samples []attack.Sample, err error) {
-	var arms []attack.Arm
-	var all []*subject.Running
-	c := group[0].cell
+	var arms []arm
 	for _, st := range group {
-		running, err := s.launcher.Start(ctx, st.subject, s.site(c), s.cores.Server)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, running.Stop()) }()
-		all = append(all, running)
-		arms = append(arms, attack.Arm{Name: st.subject.Name, Target: s.target(c, running), CPU: running.Meter.CPU})
+		arms = append(arms, arm{st.subject.Name, st.subject})
 	}
-	duet, err := s.generator.OpenDuet(arms, c.conns)
+	form := s.options.form
+	slices, err := s.atOnce(ctx, group[0].cell, arms, gateForm{
+		warmup: form.warmup, slice: togetherSlice, slices: max(1, int(form.measured/togetherSlice)),
+	})
 	if err != nil {
-		return nil, spoil(ctx, err, all)
+		return nil, err
 	}
-	defer duet.Close()
-	if _, err := duet.Slice(ctx, s.options.form.warmup); err != nil {
-		return nil, spoil(ctx, err, all)
-	}
-	sums := make([]attack.Slice, len(group))
-	for range max(1, s.options.form.measured/togetherSlice) {
-		did, err := duet.Slice(ctx, togetherSlice)
-		if err != nil {
-			return nil, spoil(ctx, err, all)
+	for i, all := range slices {
+		var sum attack.Slice
+		for _, one := range all {
+			sum.Requests += one.Requests
+			sum.CPU += one.CPU
 		}
-		for i, one := range did {
-			sums[i].Requests += one.Requests
-			sums[i].CPU += one.CPU
-		}
-	}
-	for i, sum := range sums {
 		if sum.CPU <= 0 {
-			return nil, fmt.Errorf("the CPU clock of %s does not go on", group[i].subject.Name)
+			return nil, fmt.Errorf("the CPU clock of %s does not go on", arms[i].name)
 		}
 		samples = append(samples, attack.Sample{Requests: sum.Requests, Values: map[string]float64{
 			results.CPU: float64(sum.CPU) / float64(sum.Requests), results.Errors: 0,
