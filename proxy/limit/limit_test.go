@@ -178,7 +178,7 @@ func TestAMillionClients(t *testing.T) {
 		binary.BigEndian.PutUint32(b[:], 10<<24+n)
 		return netip.AddrFrom4(b)
 	}
-	size := testing.AllocsPerRun(1, func() {
+	allocs := testing.AllocsPerRun(1, func() {
 		for n := range uint32(500_000) {
 			if r.Take(r.Address(address(n)), now) != 0 { // an assertion here would take ten times as long
 				t.Fatalf("client %d is refused", n)
@@ -189,7 +189,7 @@ func TestAMillionClients(t *testing.T) {
 			now += int64(20 * time.Microsecond) // 50,000 new clients a second
 		}
 	})
-	assert.Zero(t, size)
+	assert.Less(t, allocs, 100.0, "not one for each of half a million; the runtime has a few of its own in the meantime")
 	assert.LessOrEqual(t, admitted, 2*(10+2*10)+2, "ten at once and one a second, in twice ten seconds")
 }
 
