@@ -9,6 +9,7 @@
 package watch
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -70,18 +71,14 @@ func (f *Files) Stop() {
 	<-f.done
 }
 
-// follow watches the folders of the files. Where a file is a link, its target's
-// folder is watched as well. It is called under mu.
+// follow watches the folders of the files. It is called under mu.
 func (f *Files) follow() {
 	if f.watcher == nil {
 		return
 	}
 	var folders []string
 	for _, file := range f.files {
-		folders = append(folders, filepath.Dir(file))
-		if target, err := filepath.EvalSymlinks(file); err == nil {
-			folders = append(folders, filepath.Dir(target))
-		}
+		folders = append(folders, foldersOf(file)...)
 	}
 	slices.Sort(folders)
 	folders = slices.Compact(folders)
@@ -95,6 +92,29 @@ func (f *Files) follow() {
 		// the files in it sees what is wrong.
 		_ = f.watcher.Add(folder)
 	}
+}
+
+// foldersOf is where a change of the file may be seen: its own folder and, where it
+// is a link, those that the link leads through. Each is asked for by itself, as the
+// file at the end may be missing for the moment, and it is there that it comes back.
+func foldersOf(file string) []string {
+	const linksMax = 40 // as the kernel has it
+	folders := []string{filepath.Dir(file)}
+	for range linksMax {
+		folder, err := filepath.EvalSymlinks(filepath.Dir(file))
+		if err != nil {
+			break
+		}
+		folders = append(folders, folder)
+		link, err := os.Readlink(file)
+		if err != nil {
+			break // the file itself, or its place
+		}
+		if file = link; !filepath.IsAbs(link) {
+			file = filepath.Join(folder, link)
+		}
+	}
+	return folders
 }
 
 func (f *Files) run() {
