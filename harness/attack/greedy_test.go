@@ -80,6 +80,10 @@ func TestMeasureGreedy(t *testing.T) {
 			})
 			g, load := wanting(t, greed)
 			s, err := Measure(t.Context(), g, target, load, idle)
+			// It gives way to everybody, on a busy machine for as long as it is measured.
+			for try := 0; try < 20 && err != nil && strings.Contains(err.Error(), "it got no work done"); try++ {
+				s, err = Measure(t.Context(), g, target, load, idle)
+			}
 			require.NoError(t, err)
 			require.Equal(t, 50, s.Requests, "beside the greedy client")
 			require.Greater(t, asked.Load(), int64(2*50), "and as many without it")

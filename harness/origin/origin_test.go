@@ -49,7 +49,7 @@ func TestServe(t *testing.T) {
 			conn.Close()
 		}
 		return err == nil
-	}, 5*time.Second, 5*time.Millisecond)
+	}, 30*time.Second, 5*time.Millisecond)
 
 	for path, want := range map[string][]byte{"/1k.html": Document(1024), "/deep/er/2k.html": Document(2048)} {
 		response, err := http.Get("http://" + address + path)

@@ -248,7 +248,7 @@ wait; while :; do sleep 1; done`)
 		pid, err := strconv.Atoi(strings.TrimSpace(string(child)))
 		require.NoError(t, err)
 		return syscall.Kill(pid, 0) != nil
-	}, 5*time.Second, 5*time.Millisecond, "the child of the killed server")
+	}, 30*time.Second, 5*time.Millisecond, "the child of the killed server")
 }
 
 // Of a server that was loaded, one more answer is asked.

@@ -181,12 +181,12 @@ func TestSlowDrip(t *testing.T) {
 		for p.Head() != "" {
 			p.Send("HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 20\r\n\r\n")
 			for i := range body {
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(40 * time.Millisecond)
 				p.Send(body[i : i+1])
 			}
 		}
 	}
-	engines(t, setup{upstream: 150 * time.Millisecond}, script, func(t *testing.T, r *rig) {
+	engines(t, setup{upstream: 600 * time.Millisecond}, script, func(t *testing.T, r *rig) {
 		c := r.Client(r.address)
 		c.Send(get)
 		assert.Equal(t, body, c.Answer("GET").Text)
@@ -483,14 +483,16 @@ func TestClientNeverReads(t *testing.T) {
 
 // An upstream that never reads the request is not waited for without end.
 func TestUpstreamNeverReads(t *testing.T) {
-	script := func(p *looptest.Peer, nth int) {
+	answered := make(chan struct{})
+	script := func(p *looptest.Peer, _ int) {
 		p.Head()
-		time.Sleep(400 * time.Millisecond)
+		<-answered
 	}
 	engines(t, setup{write: 100 * time.Millisecond, upstream: 100 * time.Millisecond}, script, func(t *testing.T, r *rig) {
 		c := r.Client(r.address)
 		go func() { _, _ = c.Write([]byte(largePost + strings.Repeat("x", 10_000_000))) }()
 		resp := c.Answer("POST")
+		answered <- struct{}{}
 		assert.Equal(t, 504, resp.StatusCode)
 		assert.True(t, resp.Close)
 		r.settled()

@@ -140,7 +140,7 @@ func TestPeakEWMA(t *testing.T) {
 		e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
 		slow := e.Script(func(p *looptest.Peer, _ int) {
 			for p.Head() != "" {
-				time.Sleep(50 * time.Millisecond)
+				time.Sleep(300 * time.Millisecond) // more than the other one takes on a busy machine
 				p.Send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
 			}
 		})
@@ -156,7 +156,7 @@ func TestDownAndBack(t *testing.T) {
 		e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
 		down := refusing(t)
 		s := setup{strategy: balance.RoundRobin}
-		s.options.Eject = 200 * time.Millisecond
+		s.options.Eject = 1500 * time.Millisecond // in which all below are asked, on a busy machine as well
 		r := proxyOn(e, s, down, e.Script(named("b")).Address)
 		c := r.Client(r.address)
 		for _, request := range []string{get, post} {

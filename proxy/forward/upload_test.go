@@ -270,7 +270,7 @@ func TestUploadRate(t *testing.T) {
 				p.Gone()
 				closed <- struct{}{}
 			}
-			s := setup{rateMin: 1000, rateGrace: 100 * time.Millisecond}
+			s := setup{rateMin: 1000, rateGrace: 500 * time.Millisecond}
 			engines(t, s, script, func(t *testing.T, r *rig) {
 				c := r.Client(r.address)
 				length := pieces*row.piece + row.more
@@ -279,7 +279,7 @@ func TestUploadRate(t *testing.T) {
 					if _, err := c.Write(make([]byte, row.piece)); err != nil {
 						break // it was told
 					}
-					time.Sleep(10 * time.Millisecond)
+					time.Sleep(25 * time.Millisecond) // for longer than the grace
 				}
 				resp := c.Answer("POST")
 				assert.Equal(t, row.status, resp.StatusCode)

@@ -295,7 +295,6 @@ func closeDuringSendFile(e *Env) {
 }
 
 func drainFromTask(e *Env) {
-	e.spokenTo()
 	var begun atomic.Int32
 	address := e.Serve(func(c loop.Conn) bool {
 		begun.Add(1)

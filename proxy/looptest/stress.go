@@ -28,7 +28,7 @@ var stressTests = map[string]func(*Env){
 }
 
 const (
-	stressTime    = time.Second
+	stressTime    = 500 * time.Millisecond
 	stressClients = 24
 	stressSeed    = 20_240_229 // another one finds other moments
 )

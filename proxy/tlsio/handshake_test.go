@@ -111,7 +111,7 @@ func TestHalfOpenHandshakes(t *testing.T) {
 			_, err := c.Write(hello[:1+i%len(hello)])
 			require.NoError(t, err)
 		}
-		r.Eventually("all to be there", func() bool { return r.Loop.Counters().Open.Load() == clients })
+		r.Eventually("all to be there", func() bool { return r.Loop.Counters().Accepted.Load() == clients })
 		for range 20 {
 			c := r.client(r.trusting())
 			says(t, c, "hello")

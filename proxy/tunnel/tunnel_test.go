@@ -158,14 +158,15 @@ func TestIdle(t *testing.T) {
 }
 
 func TestGrace(t *testing.T) {
+	over := make(chan struct{})
 	engines(t, setup{grace: 100 * time.Millisecond}, to(func(p *looptest.Peer, _ int) {
 		p.End()
-		_, _ = p.Rest() // it says nothing more
-		time.Sleep(300 * time.Millisecond)
+		<-over // it says nothing more
 	}), func(t *testing.T, r *rig) {
 		c := r.Client(r.address)
 		assert.NoError(t, c.CloseWrite())
 		isReset(t, c)
+		over <- struct{}{}
 		r.failures(1)
 	})
 }

@@ -125,7 +125,7 @@ func TestEjectNotTheOnlyOne(t *testing.T) {
 // An ejection ends; the next failure starts one of twice the time.
 func TestEjectAgain(t *testing.T) {
 	engines(t, Config{}, func(t *testing.T, r *rig) {
-		r.options.Eject = 20 * time.Millisecond
+		r.options.Eject = 100 * time.Millisecond
 		r.to(addresses(2)...)
 		e := r.pool.group.Endpoints()[0]
 		r.fail(0, failuresMax)
