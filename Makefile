@@ -56,17 +56,27 @@ lint: ## format, vet, staticcheck
 benchmarks: ## every benchmark once, to see that it runs
 	go test -run '^$$' -bench . -benchtime 1x ./...
 
+# Most tests wait for time-outs more than they work, so more of them at a time than there
+# are cores.
+TOGETHER = -p 4 -parallel 4
+
 # Tests run on both engines of their own accord; scripts take one at a time.
 .PHONY: test
 test: setup build ## all tests, on both engines
-	go test ./...
+	go test $(TOGETHER) ./...
 	ATLAS_TEST_ENGINE=netpoll go test -run Script ./proxy
+
+# The short form leaves to each night what has no goroutines or no invariants of its own:
+# parsers and tables, the lab's programs, which are processes beside each other, and
+# what only they are made of. Compiling those once more takes longer than the tests do.
+ALONE = /(compare|results|scenarios|harness/(cert|conformance|corpus|subject))(/|$$)|/harness$$|^atlas$$|/proxy/(h1|config|reference|doctor)$$
 
 # lint has vetted all of it, and would here as long again.
 .PHONY: race
-race: ## all tests under the race detector, with invariants; SHORT=1 for the short ones
+race: ## all tests under the race detector, with invariants; SHORT=1 for short ones of what has goroutines
 	@command -v cc >/dev/null || { echo "the race detector needs a C compiler: make setup"; exit 1; }
-	go test -race -tags invariants -vet=off $(if $(SHORT),-short) -timeout 20m ./...
+	go test -race -tags invariants -vet=off $(TOGETHER) -timeout 20m \
+		$(if $(SHORT),-short $$(go list ./... | grep -vE '$(ALONE)'),./...)
 
 .PHONY: netpoll
 netpoll: ## all tests with the fallback engine forced

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -36,16 +37,36 @@ import (
 // patience bounds what has to happen; nothing here is measured.
 const patience = 30 * time.Second
 
-// builtAtlas is the program as `make build` makes it.
+// scratch has what several tests share.
+var scratch string
+
+func TestMain(m *testing.M) {
+	var err error
+	if scratch, err = os.MkdirTemp("", "atlas-test"); err != nil {
+		log.Fatal(err)
+	}
+	status := m.Run()
+	_ = os.RemoveAll(scratch) // the status is of the tests
+	os.Exit(status)
+}
+
+// builtAtlas is the program as `make build` makes it, once for all tests.
 func builtAtlas(t *testing.T) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "atlas")
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", file, "./proxy")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	file, err := buildOnce()
+	require.NoError(t, err)
 	return file
 }
+
+var buildOnce = sync.OnceValues(func() (file string, err error) {
+	file = filepath.Join(scratch, "atlas")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", file, "./proxy")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return file, nil
+})
 
 // An image that has nothing but the program in it has no loader either, and no
 // libraries.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,10 +26,19 @@ import (
 	"atlas/results"
 )
 
+// scratch has what several tests share.
+var scratch string
+
 // TestMain lets the test binary be the harness, and a server that goes wrong.
 func TestMain(m *testing.M) {
 	if len(os.Args) < 2 || strings.HasPrefix(os.Args[1], "-") {
-		os.Exit(m.Run())
+		var err error
+		if scratch, err = os.MkdirTemp("", "harness-test"); err != nil {
+			log.Fatal(err)
+		}
+		status := m.Run()
+		_ = os.RemoveAll(scratch) // the status is of the tests
+		os.Exit(status)
 	}
 	if os.Args[1] == "go-wrong" { // after so many answers, by an Atlas configuration
 		after, err := strconv.Atoi(os.Args[2])
@@ -253,7 +263,7 @@ func TestRunOfOverload(t *testing.T) {
 func TestRunOfGreedy(t *testing.T) {
 	skipShort(t)
 	l := newLab(t)
-	stdout, stderr, status := l.run("-count", "1", "-scenario", "greedy-*", "-duration", "1s")
+	stdout, stderr, status := l.run("-count", "1", "-scenario", "greedy-*", "-duration", "500ms")
 	refused := regexp.MustCompile(`(?m)^refused: (\S+) .*`).FindAllStringSubmatch(stderr, -1)
 	for _, one := range refused { // a busy machine, or the race detector: to refuse it is right
 		require.Regexp(t, "rate missed|no work done", one[0])
@@ -424,7 +434,7 @@ func TestRunKilled(t *testing.T) {
 	cmd := l.start()
 	require.NoError(t, cmd.Process.Kill())
 	_ = cmd.Wait() // killed
-	require.Eventually(t, func() bool { return len(l.processes()) == 0 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(l.processes()) == 0 }, 30*time.Second, 10*time.Millisecond)
 }
 
 // The command line is answered before anything is started.

@@ -54,6 +54,7 @@ func (l *lineage) says(what string, cond func(r *admin.Report) bool) {
 // A configuration that is wrong, or that is wrong with the files beside it, changes
 // nothing for clients. The log and /status say why, until it is right again.
 func TestBadConfigurations(t *testing.T) {
+	t.Parallel()
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		s := newShore(t)
 		secure := func(cert, key string) string {
@@ -149,6 +150,7 @@ func (l *lineage) ill(stage string) string {
 // A new process that does not come to serve changes nothing, and the log and /status
 // say why. The next one that does takes over.
 func TestUpgradeFails(t *testing.T) {
+	t.Parallel()
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		root, bodies := files(t)
 		good := staticText(engine, root, 2, withAdmin)
@@ -202,6 +204,7 @@ func TestUpgradeHangs(t *testing.T) {
 // What became of the configuration while another process tried to take over is
 // applied when that has failed.
 func TestReloadDuringUpgrade(t *testing.T) {
+	t.Parallel()
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		root, _ := files(t)
 		good := staticText(engine, root, 2, withAdmin)
@@ -241,6 +244,7 @@ func TestReloadDuringUpgrade(t *testing.T) {
 // A process that is told to end while another one is about to take its place ends,
 // and so does the other, which is not there yet.
 func TestEndDuringUpgrade(t *testing.T) {
+	t.Parallel()
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		root, _ := files(t)
 		l := startLineage(t, staticText(engine, root, 2, withAdmin))

@@ -98,6 +98,7 @@ const manyWorkers = 20
 // for one more connection. From then on everyone is refused: no listener is left
 // in which a connection would wait for nobody.
 func TestSignalRefuses(t *testing.T) {
+	t.Parallel()
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		for _, busy := range []bool{false, true} {
 			t.Run(fmt.Sprintf("busy=%v", busy), func(t *testing.T) {

@@ -237,6 +237,7 @@ func TestSignalsAreAwaited(t *testing.T) {
 // A signal lets what is in flight end, and only that: idle connections do not
 // hold the process up.
 func TestSignalDrains(t *testing.T) {
+	t.Parallel()
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 			o := startOrigin(t)
@@ -274,6 +275,7 @@ func TestSignalDrains(t *testing.T) {
 // A second signal exits at once; so does a drain whose time is over. What was in
 // flight ends visibly.
 func TestSignalCuts(t *testing.T) {
+	t.Parallel()
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		for name, drain := range map[string]string{"second": "1h", "timeout": "100ms"} {
 			o := startOrigin(t)
@@ -296,6 +298,7 @@ func TestSignalCuts(t *testing.T) {
 
 // A signal during the start is a signal to end: nothing is lost in between.
 func TestSignalAtOnce(t *testing.T) {
+	t.Parallel()
 	r := launch(t, good)
 	r.signal(syscall.SIGTERM)
 	r.exits(0)

@@ -260,6 +260,7 @@ func (s *scene) summed(method string, size int) string {
 }
 
 func TestCurlUploads(t *testing.T) {
+	t.Parallel()
 	scenes(t, func(s *scene) {
 		for _, size := range sizesToTry() {
 			body, url := "@"+s.file(size), s.url("/sum")
@@ -297,6 +298,7 @@ func TestCurlUploads(t *testing.T) {
 }
 
 func TestCurlDownloads(t *testing.T) {
+	t.Parallel()
 	scenes(t, func(s *scene) {
 		var urls []string
 		for _, size := range sizesToTry() {
@@ -331,6 +333,7 @@ func TestCurlDownloads(t *testing.T) {
 
 // A curl that is killed is noticed at the other end, whichever way the bytes went.
 func TestCurlKilled(t *testing.T) {
+	t.Parallel()
 	scenes(t, func(s *scene) {
 		for _, row := range []struct {
 			how  string

@@ -111,6 +111,7 @@ func TestUpgradeKeepsTunnels(t *testing.T) {
 
 // A tunnel that does not end has as long as timeouts.drain says.
 func TestUpgradeCutsTunnels(t *testing.T) {
+	t.Parallel()
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		l := startLineage(t, tcpText(engine, echoOrigin(t), "200ms"))
 		first := openTunnel(t, l.address)

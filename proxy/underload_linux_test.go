@@ -87,6 +87,9 @@ func (s *shore) text(engine loop.Engine, workers, i int, secure bool) string {
 // signal and by command, while clients ask: no request fails, none is reset.
 func TestUpgradeUnderLoad(t *testing.T) {
 	skipShort(t)
+	if os.Getenv("ATLAS_UPGRADES") == "" { // else it is compared with others, and wants the machine alone
+		t.Parallel()
+	}
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		s := newShore(t)
 		s.either(t, func(t *testing.T, secure *tls.Config) {

@@ -183,6 +183,7 @@ func staticText(engine loop.Engine, root string, workers int, more string) strin
 // The command says why it cannot take over, and leaves alone what runs. A second
 // process has a place of its own, or none.
 func TestUpgradeNobody(t *testing.T) {
+	t.Parallel()
 	root, _ := files(t)
 	text := staticText(loop.Auto, root, 1, "")
 	l := startLineage(t, text)
@@ -212,6 +213,7 @@ func TestUpgradeNobody(t *testing.T) {
 // A process that is told to end goes on for the delay, and is cut by a second signal;
 // SIGQUIT ends it as the others do.
 func TestDrainDelay(t *testing.T) {
+	t.Parallel()
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		root, bodies := files(t)
 		r := launch(t, staticText(engine, root, 1, "[timeouts]\ndrain_delay = \"1h\"\n"))
@@ -240,6 +242,7 @@ func TestDrainDelay(t *testing.T) {
 
 // A session that began with one process goes on with the next.
 func TestUpgradeResumesSessions(t *testing.T) {
+	t.Parallel()
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		root, _ := files(t)
 		authority := looptest.NewAuthority(t)

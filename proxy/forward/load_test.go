@@ -228,7 +228,7 @@ func ask(client *http.Client, rng *rand.Rand, url string, body []byte) error {
 }
 
 func TestManyClients(t *testing.T) {
-	l := thinned(load{clients: 50, requests: 200, sizeMax: 100_000})
+	l := thinned(load{clients: 50, requests: 80, sizeMax: 100_000})
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
 		r := proxyOn(e, setup{}, server(e, mirror), server(e, mirror))
@@ -349,7 +349,7 @@ func faulty(w http.ResponseWriter, r *http.Request) {
 // Everything that can go wrong goes wrong for some clients, while others get
 // their own bodies, whole. What is left behind: nothing.
 func TestChaos(t *testing.T) {
-	l := thinned(load{clients: 40, requests: 80, sizeMax: 200_000})
+	l := thinned(load{clients: 40, requests: 32, sizeMax: 200_000})
 	paths := []string{"/close", "/reset", "/early", "/nonsense", "/truncate", "/slow"}
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})

@@ -199,7 +199,7 @@ func owned(text []byte, token string) bool {
 // Bodies that break off on every side, at any place: no byte of one exchange
 // shows up in another, on connections that go from one to the next.
 func TestStreamsDoNotMix(t *testing.T) {
-	l := thinned(load{clients: 24, requests: 64, sizeMax: 400_000})
+	l := thinned(load{clients: 24, requests: 32, sizeMax: 400_000})
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		e := looptest.New(t, loop.Config{Engine: engine, CPU: -1})
 		var aborted, whole atomic.Int64

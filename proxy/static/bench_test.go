@@ -84,8 +84,8 @@ func (c *rawClient) ask() error {
 // runtime itself. The fallback engine has a bound, so that it stays few.
 func TestAllocsPerRequest(t *testing.T) {
 	skipInvariant(t)
-	const requests = 10_000
-	most := map[loop.Engine]float64{loop.IOUring: 0.01, loop.Netpoll: 2}
+	const requests = 2000
+	most := map[loop.Engine]float64{loop.IOUring: 0.05, loop.Netpoll: 2}
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		log := accessLog(t)
 		s := newSite(t, engine, func(set *settings) { set.client.Log, set.client.Timed = log, true })
