@@ -103,7 +103,7 @@ func TestTCPTLSFlood(t *testing.T) {
 	skipShort(t)
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		k := newKeys(t)
-		s := launch(t, k.tcpTLS(engine, byFirstWord(t), "", "", "[timeouts]", `tunnel = "1s"`), nil)
+		s := launch(t, k.tcpTLS(engine, byFirstWord(t), "", "", "[timeouts]", `tunnel = "2s"`), nil)
 		for _, word := range []string{"sink", "both"} {
 			t.Run(word, func(t *testing.T) {
 				stop := beside(t, k, s.Addr())
