@@ -16,7 +16,6 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
-	"time"
 
 	"atlas/harness/attack"
 	"atlas/harness/host"
@@ -120,7 +119,7 @@ func serve(ctx context.Context, stderr io.Writer, verb string, args []string) in
 	if verb == "serve-origin" {
 		var pause func()
 		if *delay > 0 { // not time.Sleep, which may take a millisecond more
-			pause = func() { host.SleepUntil(time.Now().Add(*delay)) }
+			pause = host.Pause(*delay)
 		}
 		// Who sends without end must not keep others from being looked at.
 		runtime.GOMAXPROCS(max(procs, runtime.GOMAXPROCS(0)))
