@@ -170,21 +170,22 @@ bench: lab-setup build ## the lab, quick; FULL=1 the long form, CURVES=1 the cur
 
 GENERATORS = static-1k,proxy-1k
 .PHONY: generators
-generators: lab-setup build ## do wrk and vegeta agree on Atlas beside nginx? five minutes; SCENARIO='proxy-1k' for a part
-	@run() { bin/harness run -generator "$$1" -subject atlas,nginx-best -count 10 \
-		-scenario '$(or $(SCENARIO),$(GENERATORS))' | tee -a /dev/stderr | sed -n 's/^results: //p' || [ $$? = 3 ]; }; \
-	wrk=$$(run wrk); vegeta=$$(run vegeta); bin/compare generators "$$wrk" "$$vegeta"
+generators: lab-setup build ## do wrk and vegeta agree on Atlas beside nginx? six minutes; SCENARIO='proxy-1k' for a part
+	@runs=$$(bin/harness run -together -generator wrk,vegeta -subject atlas,nginx-best -count 10 -duration 3s \
+		-scenario '$(or $(SCENARIO),$(GENERATORS))' | tee -a /dev/stderr | sed -n 's/^results: //p' || [ $$? = 3 ]); \
+	bin/compare generators $$runs
 
-# What requests cost is measured of all at once, the tail one by one: half an hour,
-# in which what else the machine is asked falsifies the tail. A sample that was
-# refused (status 3) leaves the others.
+# All subjects of a load stand side by side: what requests cost is measured of all at
+# once, the tail of each in turns. A sample that was refused (status 3) leaves the others.
 GOALS = static-1k,proxy-1k,tls-proxy-1k,tls-static-1k
 GOALS_OF = atlas,atlas-netpoll,nginx-best,nginx-readme,haproxy,floor,go-nethttp
+TAILS_OF = atlas,nginx-best,haproxy,floor
 .PHONY: goals
 goals: lab-setup build ## how close is Atlas to what it is to reach? compare/goals.toml; docs/lab.md has the other rows
-	@run() { bin/harness run -count 10 -subject '$(GOALS_OF)' "$$@" | tee -a /dev/stderr | \
+	@run() { bin/harness run -together -count 10 "$$@" | tee -a /dev/stderr | \
 		sed -n 's/^results: //p' || [ $$? = 3 ]; }; \
-	cost=$$(run -scenario '$(GOALS)' -together -duration 3s); tail=$$(run -scenario '*-busy'); status=0; \
+	cost=$$(run -scenario '$(GOALS)' -subject '$(GOALS_OF)' -duration 3s); \
+	tail=$$(run -scenario '*-busy' -subject '$(TAILS_OF)' -duration 2s); status=0; \
 	for one in "$$cost" "$$tail"; do bin/compare goals "$$one" || status=$$?; done; exit $$status
 
 .PHONY: report

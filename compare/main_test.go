@@ -68,7 +68,7 @@ var costs = map[string]float64{
 
 // write makes a results file whose figures are plausible and always the same.
 func write(t *testing.T, path string, s spec) {
-	random := rand.New(rand.NewPCG(uint64(s.rounds), 7))
+	random := rand.New(rand.NewPCG(uint64(s.rounds), uint64(7+len(s.generator))))
 	f := &results.File{Settings: []results.Setting{
 		{Key: "lab", Value: "1"}, {Key: "form", Value: fmt.Sprintf("quick: %d rounds of 1s after 300ms", s.rounds)},
 		{Key: "server-cores", Value: "0"}, {Key: "client-cores", Value: "1"}, {Key: "generator", Value: cmp.Or(s.generator, "wrk")},

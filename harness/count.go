@@ -37,9 +37,9 @@ func (o *options) plan() []step {
 		return countsOf(planOf(o.scenarios, o.subjects, o.quick, o.form.rounds))
 	case countsToo:
 		once := planOf(o.scenarios, o.subjects, o.quick, 1)
-		return append(planOf(o.scenarios, o.subjects, o.quick, o.form.rounds), countsOf(once)...)
+		return append(byEach(planOf(o.scenarios, o.subjects, o.quick, o.form.rounds), o.generators), countsOf(once)...)
 	}
-	return planOf(o.scenarios, o.subjects, o.quick, o.form.rounds)
+	return byEach(planOf(o.scenarios, o.subjects, o.quick, o.form.rounds), o.generators)
 }
 
 // countsOf are the steps that count system calls, one for each step of a plan that

@@ -289,71 +289,18 @@ func (r *duetRun) restart(ctx context.Context, c cell, order [armCount]int) ([][
 	for _, at := range order {
 		arms = append(arms, arm{armNames[at], r.arms[at]})
 	}
-	did, err := r.session.atOnce(ctx, c, arms, r.options.duet)
-	if err != nil {
-		return nil, err
-	}
-	slices := make([][]attack.Slice, armCount)
-	for i, at := range order {
-		slices[at] = did[i]
-	}
-	return slices, nil
-}
-
-// arm is one of several servers that are loaded at once, with its name for errors.
-type arm struct {
-	name    string
-	subject subject.Subject
-}
-
-// atOnce starts servers, loads them all at the same time, each with the connections
-// of the cell, and stops them. It returns the slices of each, in their order.
-func (s *session) atOnce(ctx context.Context, c cell, arms []arm, form gateForm) (slices [][]attack.Slice, err error) {
-	var loaded []attack.Arm
-	var all []*subject.Running
-	for _, one := range arms {
-		running, err := s.launcher.Start(ctx, one.subject, s.site(c), s.cores.Server)
-		if err != nil {
-			return nil, &spoiltError{fmt.Errorf("%s: %w", one.name, err)}
-		}
-		defer func() {
-			if stopped := running.Stop(); err == nil && stopped != nil {
-				err = &spoiltError{stopped}
+	form, slices := r.options.duet, make([][]attack.Slice, armCount)
+	err := r.session.atOnce(ctx, c, arms, form.warmup, func(d *attack.Duet) error {
+		for range form.slices {
+			did, err := d.Slice(ctx, form.slice)
+			if err != nil {
+				return err
 			}
-		}()
-		all = append(all, running)
-		loaded = append(loaded, attack.Arm{Name: one.name, Target: s.target(c, running), CPU: running.Meter.CPU})
-	}
-	duet, err := s.generator.OpenDuet(loaded, c.conns)
-	if err != nil {
-		return nil, &spoiltError{err}
-	}
-	defer duet.Close()
-	if _, err := duet.Slice(ctx, form.warmup); err != nil {
-		return nil, spoil(ctx, err, all)
-	}
-	slices = make([][]attack.Slice, len(arms))
-	for range form.slices {
-		did, err := duet.Slice(ctx, form.slice)
-		if err != nil {
-			return nil, spoil(ctx, err, all)
+			for i, at := range order {
+				slices[at] = append(slices[at], did[i])
+			}
 		}
-		for i, one := range did {
-			slices[i] = append(slices[i], one)
-		}
-	}
-	return slices, nil
-}
-
-// spoil is the error of a slice. A server that died explains it best.
-func spoil(ctx context.Context, err error, all []*subject.Running) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	for _, running := range all {
-		if ended := running.Ended(); ended != nil {
-			return &spoiltError{errors.Join(err, ended)}
-		}
-	}
-	return &spoiltError{err}
+		return nil
+	})
+	return slices, err
 }

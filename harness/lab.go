@@ -39,19 +39,21 @@ func runLab(ctx context.Context, stdout, stderr io.Writer, verb string, args []s
 	for _, text := range log.refusals() {
 		fmt.Fprintf(stderr, "refused: %s\n", text)
 	}
-	if len(log.samples()) == 0 {
+	if len(log.samples(o.generators[0])) == 0 { // a cell that is left is so by all of them
 		fmt.Fprintf(stderr, "harness %s: no sample passed its checks, nothing is stored\n", verb)
 		return exitInvalid
 	}
-	path, err := log.store()
-	if err != nil {
-		fmt.Fprintf(stderr, "harness %s: %v\n", verb, err)
-		return exitUsage
-	}
-	fmt.Fprintf(stdout, "results: %s\n", path)
-	if err := showTables(ctx, stdout, stderr, o.programs.Harness, path); err != nil {
-		fmt.Fprintf(stderr, "harness %s: %v\n", verb, err)
-		return exitUsage
+	for _, by := range o.generators {
+		path, err := log.store(by)
+		if err != nil {
+			fmt.Fprintf(stderr, "harness %s: %v\n", verb, err)
+			return exitUsage
+		}
+		fmt.Fprintf(stdout, "results: %s\n", path)
+		if err := showTables(ctx, stdout, stderr, o.programs.Harness, path); err != nil {
+			fmt.Fprintf(stderr, "harness %s: %v\n", verb, err)
+			return exitUsage
+		}
 	}
 	if len(log.refusals()) > 0 {
 		return exitInvalid

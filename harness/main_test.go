@@ -243,7 +243,8 @@ func TestRunOfCurves(t *testing.T) {
 // figure, and its memory is another.
 func TestRunOfOverload(t *testing.T) {
 	l := newLab(t)
-	stdout, stderr, status := l.run("-count", "1", "-scenario", "overload", "-subject", "atlas", "-atlas", l.peerAtlas())
+	stdout, stderr, status := l.run("-count", "1", "-duration", "200ms", "-scenario", "overload",
+		"-subject", "atlas", "-atlas", l.peerAtlas())
 	if regexp.MustCompile(`(?m)^refused: overload .*rate missed`).MatchString(stderr) {
 		require.Equal(t, exitInvalid, status, stderr) // a busy machine: to refuse it is right
 		return

@@ -55,19 +55,19 @@ func (o *options) launch() string {
 
 // options are what the command line asks for.
 type options struct {
-	scenarios []*scenarios.Scenario
-	subjects  []subject.Subject
-	foreign   []subject.Subject // those of subjects that the lab has not
-	form      form
-	quick     bool // only the cells of the quick form
-	curves    bool // only curves
-	noCurves  bool // none of them
-	together  bool // all subjects of a cell at once
-	out       string
-	generator string
-	programs  subject.Programs
-	argv      []string
-	allowed   []int // cores that may be used; nil: those of this process
+	scenarios  []*scenarios.Scenario
+	subjects   []subject.Subject
+	foreign    []subject.Subject // those of subjects that the lab has not
+	form       form
+	quick      bool // only the cells of the quick form
+	curves     bool // only curves
+	noCurves   bool // none of them
+	together   bool // all subjects of a cell at once
+	out        string
+	generators []string // of closed loops; several only if together
+	programs   subject.Programs
+	argv       []string
+	allowed    []int // cores that may be used; nil: those of this process
 	// counts is what of a run counts system calls, for so long each time.
 	counts   counts
 	counting time.Duration
@@ -137,7 +137,7 @@ func parseWishes(stderr io.Writer, verb string, args []string) (w wishes, err er
 		w.generator = generatorVegeta
 	} else {
 		flags.StringVar(&w.generator, "generator", generatorAuto,
-			"of the closed loop: wrk, vegeta, or auto for wrk where it is installed")
+			"of the closed loop: wrk, vegeta, auto for wrk where it is installed; with -together also `wrk,vegeta`")
 		cores := len(host.Allowed())
 		flags.BoolVar(&w.full, "full", false, "the long form, without curves; "+fullForm.about(cores))
 		flags.BoolVar(&w.curves, "curves", false, "the curves alone; "+curvesForm.about(cores))
@@ -145,7 +145,7 @@ func parseWishes(stderr io.Writer, verb string, args []string) (w wishes, err er
 	}
 	if verb != verbCount {
 		flags.BoolVar(&w.together, "together", false,
-			"load all subjects of a cell at once: only what a request costs, but as exactly as the gate")
+			"load all subjects of a cell at once: only what a request costs, but exactly; an open loop in turns")
 	}
 	flags.StringVar(&w.scenario, "scenario", "", "comma-separated `globs` of scenarios (default: "+cells+")")
 	flags.StringVar(&w.subject, "subject", "",
@@ -176,7 +176,7 @@ func parseOptions(stderr io.Writer, verb string, args []string) (*options, error
 		return nil, err
 	}
 	o := &options{
-		form: quickForm, out: w.out, generator: w.generator,
+		form: quickForm, out: w.out, together: w.together, generators: strings.Split(w.generator, ","),
 		programs: programs,
 		argv:     append([]string{"harness", verb}, args...),
 	}
@@ -213,7 +213,7 @@ func parseOptions(stderr io.Writer, verb string, args []string) (*options, error
 	if err := o.settleCounts(o.roles.counted); err != nil {
 		return nil, err
 	}
-	if o.together = w.together; o.together {
+	if o.together {
 		if err := o.fitTogether(); err != nil {
 			return nil, err
 		}
@@ -378,17 +378,27 @@ func (o *options) usual(full bool) ([]subject.Subject, error) {
 // chooseGenerator settles who drives the closed loop.
 func (o *options) chooseGenerator() error {
 	_, missing := host.Find("wrk")
-	switch {
-	case o.generator == generatorVegeta:
-	case o.generator == generatorWrk && missing != nil:
-		return missing
-	case o.generator == generatorAuto && missing != nil:
-		o.note("vegeta drives the closed loop, too: %v", missing)
-		o.generator = generatorVegeta
-	case o.generator == generatorAuto, o.generator == generatorWrk:
-		o.generator = generatorWrk
-	default:
-		return fmt.Errorf("-generator %q: want wrk, vegeta or auto", o.generator)
+	if len(o.generators) == 1 && o.generators[0] == generatorAuto {
+		switch {
+		case o.together: // by which a slice can be short
+			o.generators[0] = generatorVegeta
+		case missing != nil:
+			o.note("vegeta drives the closed loop, too: %v", missing)
+			o.generators[0] = generatorVegeta
+		default:
+			o.generators[0] = generatorWrk
+		}
+	}
+	for i, one := range o.generators {
+		switch {
+		case one != generatorWrk && one != generatorVegeta || slices.Contains(o.generators[:i], one):
+			return fmt.Errorf("-generator %q: want wrk, vegeta or auto, or wrk,vegeta", strings.Join(o.generators, ","))
+		case one == generatorWrk && missing != nil:
+			return missing
+		}
+	}
+	if len(o.generators) > 1 && !o.together {
+		return errors.New("-generator wrk,vegeta takes -together: otherwise make a run by each")
 	}
 	return nil
 }

@@ -47,7 +47,13 @@ type step struct {
 	round   int // from 0
 	cell    cell
 	subject subject.Subject
-	counts  bool // system calls, and nothing else
+	counts  bool   // system calls, and nothing else
+	by      string // one of several generators, "" if the run has one
+}
+
+// apart says whether a step is of another cell than one before it, or of another pass.
+func (st step) apart(from step) bool {
+	return st.cell != from.cell || st.round != from.round || st.by != from.by || st.counts != from.counts
 }
 
 // String names the step for people.
@@ -74,7 +80,7 @@ const stepBeside = 500 * time.Millisecond
 // lasts estimates how long a plan takes, its counting pass included.
 func (o *options) lasts(plan []step) (all time.Duration) {
 	for i, st := range plan {
-		if o.together && i > 0 && cellLength(plan[i-1:]) > 1 {
+		if o.together && !takesTurns(st.cell.scenario) && i > 0 && cellLength(plan[i-1:]) > 1 {
 			all += stepBeside // it starts with the one before it
 			continue
 		}
@@ -120,6 +126,29 @@ func (f form) about(cores int) string {
 		lasts = lasts.Round(aboutStep)
 	}
 	return fmt.Sprintf("%d rounds of %v, about %.0f minutes for all", f.rounds, f.measured, lasts.Minutes())
+}
+
+// byEach has every cell of every round once by each generator, if there are several:
+// there and back, so that a round's figures by one pair with those by another.
+func byEach(plan []step, generators []string) (all []step) {
+	if len(generators) < 2 {
+		return plan
+	}
+	for len(plan) > 0 {
+		n := cellLength(plan)
+		order := slices.Clone(generators)
+		if plan[0].round%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, by := range order {
+			for _, st := range plan[:n] {
+				st.by = by
+				all = append(all, st)
+			}
+		}
+		plan = plan[n:]
+	}
+	return all
 }
 
 // planOf orders the samples of a run. Rounds are outermost, so that a slow

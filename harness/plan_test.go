@@ -157,7 +157,7 @@ func TestRunLogPairs(t *testing.T) {
 		log.add(st, attack.Sample{Requests: 1, Values: map[string]float64{results.CPU: float64(i)}}, err)
 	}
 	count := map[string]int{}
-	for _, s := range log.samples() {
+	for _, s := range log.samples("") {
 		count[fmt.Sprintf("%s c=%d %s", s.Name.Scenario, s.Name.Conns, s.Name.Subject)]++
 	}
 	require.Equal(t, map[string]int{

@@ -52,7 +52,7 @@ func (p *progress) head(o *options, s *session) {
 		what, strings.Join(names, ", "), len(p.plan), o.form.measured, o.form.warmup, o.form.rounds, apart,
 		o.lasts(p.plan).Round(time.Second))
 	fmt.Fprintf(p.w, "server on core %s, load on core %s, closed loop by %s\n",
-		host.List(s.cores.Server), host.List(s.cores.Client), o.generator)
+		host.List(s.cores.Server), host.List(s.cores.Client), strings.Join(o.generators, " and "))
 	if o.roles.apart() {
 		fmt.Fprintf(p.w, "server: %s; origin: %s; load: this host\n", o.roles.subject, o.roles.origin)
 	}
@@ -85,7 +85,7 @@ func (p *progress) end(i int, sample attack.Sample, err error) {
 			fmt.Fprintf(p.w, "note: %s %s: %s\n", st.cell, st.subject.Name, text)
 		}
 	}
-	last := i+1 == len(p.plan) || p.plan[i+1].cell != st.cell || p.plan[i+1].counts != st.counts
+	last := i+1 == len(p.plan) || p.plan[i+1].apart(st)
 	if last && len(p.row) > 0 && !p.terminal {
 		fmt.Fprintf(p.w, "%3d%%  %s left  %s  %s: %s\n",
 			100*(i+1)/len(p.plan), p.leftAfter(i+1), p.pass(st), st.cell, strings.Join(p.row, ", "))

@@ -87,7 +87,7 @@ func openSession(ctx context.Context, o *options) (_ *session, err error) {
 	s.pin()
 	s.launcher = subject.Launcher{Programs: o.programs, Scratch: scratch}
 	s.generator = attack.Generator{Cores: s.cores.Client, Scratch: scratch, Harness: o.programs.Harness}
-	if o.generator == generatorWrk {
+	if slices.Contains(o.generators, generatorWrk) {
 		if s.generator.Wrk, err = host.Find("wrk"); err != nil {
 			return nil, err
 		}
@@ -301,6 +301,24 @@ func (s *session) target(c cell, running *subject.Running) attack.Target {
 	return target
 }
 
+// meters are those of a step's server, and of the origin behind it.
+func (s *session) meters(st step, running *subject.Running) attack.Meters {
+	meters := attack.Meters{Server: running.Meter.CPU, Resident: running.Meter.Resident,
+		Kernel: running.Meter.Kernel, Peak: running.Meter.Peak}
+	if st.cell.scenario.Target.Kind.Forwards() && !st.subject.ByURL() { // which has an origin of its own
+		meters.Origin = s.origins[behindOf(st.cell.scenario)].Meter.CPU
+	}
+	return meters
+}
+
+// by is the generator of a step's closed loop.
+func (s *session) by(st step) string {
+	if st.by != "" {
+		return st.by
+	}
+	return s.options.generators[0]
+}
+
 // measure takes one sample with a fresh process of the subject.
 func (s *session) measure(ctx context.Context, st step) (attack.Sample, error) {
 	running, err := s.launcher.Start(ctx, st.subject, s.site(st.cell), s.sides(st.cell.scenario).Server)
@@ -309,8 +327,7 @@ func (s *session) measure(ctx context.Context, st step) (attack.Sample, error) {
 	}
 	target := s.target(st.cell, running)
 	load := s.load(st)
-	meters := attack.Meters{Server: running.Meter.CPU, Resident: running.Meter.Resident,
-		Kernel: running.Meter.Kernel, Peak: running.Meter.Peak}
+	meters := s.meters(st, running)
 	if st.counts {
 		calls, err := running.CallMeter()
 		if err != nil {
@@ -318,9 +335,6 @@ func (s *session) measure(ctx context.Context, st step) (attack.Sample, error) {
 		}
 		defer calls.Close() // it has been read: nothing is lost by an error
 		meters.Calls = calls.Read
-	}
-	if st.cell.scenario.Target.Kind.Forwards() && !st.subject.ByURL() { // which has an origin of its own
-		meters.Origin = s.origins[behindOf(st.cell.scenario)].Meter.CPU
 	}
 	generator := s.generator
 	generator.Cores = s.sides(st.cell.scenario).Client

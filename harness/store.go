@@ -39,6 +39,9 @@ type entry struct {
 	err    error // why the sample was refused
 }
 
+// of says whether a step's load was made by a generator.
+func (e *entry) of(by string) bool { return e.step.by == "" || e.step.by == by }
+
 func newRunLog(s *session, facts []host.Fact) *runLog {
 	return &runLog{session: s, facts: facts, began: time.Now().UTC()}
 }
@@ -71,13 +74,13 @@ func (l *runLog) refusals() []string {
 	return lines
 }
 
-// samples returns what may be stored: the samples of every subject that stayed
-// in its cell, in the order measured, so that each cell has as many of one
+// samples returns what may be stored of a generator: the samples of every subject
+// that stayed in its cell, in the order measured, so that each cell has as many of one
 // subject as of another.
-func (l *runLog) samples() []results.Sample {
+func (l *runLog) samples(by string) []results.Sample {
 	var samples []results.Sample
 	for _, e := range l.entries {
-		if !l.left(e.step) {
+		if e.of(by) && !l.left(e.step) {
 			samples = append(samples, results.Sample{
 				Name:     e.step.cell.name(e.step.subject.Name),
 				Requests: e.sample.Requests,
@@ -95,14 +98,14 @@ var headFacts = []string{
 }
 
 // settings returns the head of the results file.
-func (l *runLog) settings(commit, run string) []results.Setting {
+func (l *runLog) settings(commit, run, by string) []results.Setting {
 	o := l.session.options
 	settings := []results.Setting{
 		{Key: "lab", Value: "1"},
 		{Key: "form", Value: o.form.String()},
 		{Key: "server-cores", Value: host.List(l.session.cores.Server)},
 		{Key: "client-cores", Value: host.List(l.session.cores.Client)},
-		{Key: "generator", Value: o.generator},
+		{Key: "generator", Value: by},
 	}
 	if l.session.originBy != "" {
 		settings = append(settings, results.Setting{Key: "origin", Value: l.session.originBy})
@@ -166,7 +169,7 @@ func (l *runLog) programs() []host.Fact {
 	return facts
 }
 
-func (l *runLog) manifest(commit, run string) (*results.Manifest, error) {
+func (l *runLog) manifest(commit, run, by string) (*results.Manifest, error) {
 	o := l.session.options
 	m := &results.Manifest{
 		Lab: 1, Run: run, Commit: commit, Began: l.began, Argv: o.argv,
@@ -189,6 +192,9 @@ func (l *runLog) manifest(commit, run string) (*results.Manifest, error) {
 		}
 	}
 	for _, e := range l.entries {
+		if !e.of(by) {
+			continue
+		}
 		s := results.Step{
 			At: e.at, Round: e.step.round, Counted: e.step.counts,
 			Name:     e.step.cell.name(e.step.subject.Name).String(),
@@ -212,10 +218,10 @@ func facts(of []host.Fact) []results.Fact {
 }
 
 // histograms returns those of the samples that are stored.
-func (l *runLog) histograms() []results.Histogram {
+func (l *runLog) histograms(by string) []results.Histogram {
 	var all []results.Histogram
 	for _, e := range l.entries {
-		if l.left(e.step) {
+		if !e.of(by) || l.left(e.step) {
 			continue
 		}
 		for _, kind := range results.Latencies {
@@ -253,12 +259,15 @@ func checkOut(dir string) error {
 	return nil
 }
 
-// store writes the run's directory and returns the path of its results file.
-// Half of one is removed again: it would be read as a run.
-func (l *runLog) store() (path string, err error) {
+// store writes the directory of what one generator was used for, and returns the path
+// of its results file. Half of one is removed again: it would be read as a run.
+func (l *runLog) store(by string) (path string, err error) {
 	commit := commitID()
 	run := l.began.Format("20060102T150405Z") + "-" + commit
-	m, err := l.manifest(commit, run)
+	if len(l.session.options.generators) > 1 {
+		run += "-" + by
+	}
+	m, err := l.manifest(commit, run, by)
 	if err != nil {
 		return "", err
 	}
@@ -267,7 +276,7 @@ func (l *runLog) store() (path string, err error) {
 		return "", err
 	}
 	var bench bytes.Buffer
-	f := &results.File{Settings: l.settings(commit, run), Samples: l.samples()}
+	f := &results.File{Settings: l.settings(commit, run, by), Samples: l.samples(by)}
 	if err := results.Write(&bench, f); err != nil {
 		return "", err
 	}
@@ -284,7 +293,7 @@ func (l *runLog) store() (path string, err error) {
 		return "", err
 	}
 	path = filepath.Join(dir, "results.bench")
-	if all := l.histograms(); len(all) > 0 {
+	if all := l.histograms(by); len(all) > 0 {
 		var log bytes.Buffer
 		if err := results.WriteHistograms(&log, all); err != nil {
 			return "", err

@@ -168,6 +168,9 @@ const (
 	Restarts = "restarts"
 )
 
+// FormTogether is in the name of a form in which all subjects of a load run at once.
+const FormTogether = ", together"
+
 // RunKeys are the settings that differ between any two runs. benchstat needs
 // them in -ignore: it puts files that differ in a setting in separate tables,
 // without a comparison and without a warning.

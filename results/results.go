@@ -5,7 +5,10 @@
 // A File owns its memory and may be read from several goroutines.
 package results
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // File is one results file: what was true of the whole run, and its samples.
 type File struct {
@@ -35,6 +38,9 @@ func (f *File) Setting(key string) string {
 	}
 	return ""
 }
+
+// Together says whether all subjects of a load ran at once.
+func Together(f *File) bool { return strings.Contains(f.Setting("form"), FormTogether) }
 
 // Names returns the distinct names of the samples in order of appearance.
 func (f *File) Names() []Name {

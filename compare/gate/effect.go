@@ -25,6 +25,10 @@ type Effect struct {
 	error    float64 // of the mean
 }
 
+// Apart is by how much ratios differ from others of the same rounds: each pair is a
+// ratio of its own, and the rounds take the place of restarts.
+func Apart(ratios, others []float64) Effect { return effectOf(logRatios(ratios, others)) }
+
 // effectOf is of the restarts' log ratios.
 func effectOf(logs []float64) Effect {
 	n := len(logs)

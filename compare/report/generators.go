@@ -19,9 +19,10 @@ const (
 	generatorsTo = "nginx-best"
 )
 
-const generatorsText = "\nRatios of %s to %s are medians of those within each round, " +
-	"with their 95 %% intervals; they agree\nwhere they are at most %.0f %% apart. " +
-	"Requests per second decide only where the server was the limit with both.\n"
+const generatorsText = "\nRatios of %s to %s are medians of those within each round, with their 95 %% intervals. " +
+	"They agree where the\n95 %% interval of how far they are apart, of the ratio of both in each round, " +
+	"lies within %.0f %%. That decides only\nwhere the servers were the limit with both generators: where the " +
+	"core of the less busy one was so for at least %.0f %%.\n"
 
 // generatorUnits are what is compared: both count what a server did.
 var generatorUnits = []struct {
@@ -40,7 +41,7 @@ func Generators(w io.Writer, a, b *results.File) (gate.Outcome, error) {
 	g := &generators{of: [2]*tables{{f: a}, {f: b}}}
 	rows := [][]string{{
 		"Load", "Unit", generatorsOf + ", " + by[0], by[1], generatorsTo + ", " + by[0], by[1],
-		"Ratio, " + by[0], by[1], "Apart", "",
+		"Busy, " + by[0], by[1], "Ratio, " + by[0], by[1], "Apart", "",
 	}}
 	for _, name := range a.Names() {
 		if name.Subject != generatorsOf || name.Mode != "closed" {
@@ -57,10 +58,7 @@ func Generators(w io.Writer, a, b *results.File) (gate.Outcome, error) {
 			"no load of the closed loop has %s and %s in both runs", generatorsOf, generatorsTo)
 	}
 	printTable(w, rows)
-	fmt.Fprintf(w, generatorsText, generatorsOf, generatorsTo, 100*apartMax)
-	if g.unsure() {
-		fmt.Fprintln(w, "* The load was the limit, or a neighbour on the machine.")
-	}
+	fmt.Fprintf(w, generatorsText, generatorsOf, generatorsTo, 100*apartMax, 100*results.SaturatedMin)
 	fmt.Fprintf(w, "generators: %s (%d agree, %d differ, %d cannot be told)\n",
 		g.outcome(), g.agree, g.differ, g.unknown)
 	return g.outcome(), nil
@@ -71,8 +69,6 @@ type generators struct {
 	of                     [2]*tables
 	agree, differ, unknown int
 }
-
-func (g *generators) unsure() bool { return g.of[0].unsure || g.of[1].unsure }
 
 // outcome: a difference says that one of the two measures something else.
 func (g *generators) outcome() gate.Outcome {
@@ -87,49 +83,77 @@ func (g *generators) outcome() gate.Outcome {
 
 // row is one unit of one load, or nil where a run has not both servers.
 func (g *generators) row(name results.Name, unit string, text func(float64) string) []string {
-	var ratios [2]spreadRatio
-	var ofs, tos, quotients [2]string
+	var ratios [2][]float64
+	var ofs, tos, busy, quotients [2]string
 	limited := false
 	for i, t := range g.of {
 		to := name.Of(generatorsTo)
-		all := gate.Ratios(t.f.Values(name, unit), t.f.Values(to, unit))
-		if len(all) == 0 {
+		ratios[i] = gate.Ratios(t.f.Values(name, unit), t.f.Values(to, unit))
+		if len(ratios[i]) == 0 {
 			return nil
 		}
-		ratios[i] = ratioOf(all)
 		ofs[i], tos[i] = text(t.median(name, unit)), text(t.median(to, unit))
-		quotients[i] = ratios[i].String()
-		if unit == results.Throughput {
-			mark := [2]string{t.mark(name), t.mark(to)}
-			ofs[i], tos[i] = ofs[i]+mark[0], tos[i]+mark[1]
-			limited = limited || mark[0]+mark[1] != ""
+		quotients[i] = ratioOf(ratios[i]).String()
+		busy[i] = unmeasured
+		if least, known := leastBusy(t.f, name, to); known {
+			busy[i] = percent(least)
+			limited = limited || least < results.SaturatedMin
 		}
 	}
-	apart, verdict := ratios[1].median/ratios[0].median-1, "the load was the limit"
-	if !limited {
-		verdict = g.judge(apart, ratios)
+	apart, verdict := unmeasured, "the load was the limit"
+	switch {
+	case len(ratios[0]) != len(ratios[1]):
+		g.unknown++
+		verdict = "cannot be told: the rounds are not as many"
+	case len(ratios[0]) < 2:
+		g.unknown++
+		verdict = "cannot be told: it takes more rounds"
+	default:
+		effect := gate.Apart(ratios[1], ratios[0])
+		apart = effect.String()
+		if !limited {
+			verdict = g.judge(effect)
+		}
 	}
 	return []string{
-		loadOf(name), unit, ofs[0], ofs[1], tos[0], tos[1], quotients[0], quotients[1],
-		fmt.Sprintf("%+.1f%%", 100*apart), verdict,
+		loadOf(name), unit, ofs[0], ofs[1], tos[0], tos[1], busy[0], busy[1], quotients[0], quotients[1], apart, verdict,
 	}
 }
 
-// judge counts a row. Two ratios that are further apart than they may be, but whose
-// intervals are so wide that they could agree, tell nothing.
-func (g *generators) judge(apart float64, ratios [2]spreadRatio) string {
-	least := ratios[1].low/ratios[0].high - 1
-	most := ratios[1].high/ratios[0].low - 1
+// leastBusy is how busy the core of a server was, of the one where that was less: the
+// median over the rounds. Servers that were loaded at once have one core together.
+func leastBusy(f *results.File, of, to results.Name) (least float64, known bool) {
+	a, b := f.Values(of, results.ServerBusy), f.Values(to, results.ServerBusy)
+	if len(a) == 0 || len(b) == 0 {
+		return 0, false
+	}
+	if !results.Together(f) {
+		return min(gate.Median(a), gate.Median(b)), true
+	}
+	sums := make([]float64, len(a))
+	for _, name := range f.Names() {
+		if name.Of("") != of.Of("") {
+			continue
+		}
+		for round, v := range f.Values(name, results.ServerBusy) {
+			sums[min(round, len(sums)-1)] += v // as many of each, by how they are stored
+		}
+	}
+	return gate.Median(sums), true
+}
+
+// judge counts a row. Nothing is told by an interval on both sides of what is allowed.
+func (g *generators) judge(apart gate.Effect) string {
 	switch {
-	case math.Abs(apart) <= apartMax:
+	case apart.Low >= -apartMax && apart.High <= apartMax:
 		g.agree++
 		return "agree"
-	case least > apartMax || most < -apartMax:
+	case apart.Low > apartMax || apart.High < -apartMax:
 		g.differ++
 		return "differ"
 	}
 	g.unknown++
-	return "cannot be told: the intervals are too wide"
+	return "cannot be told: the interval is too wide"
 }
 
 // spreadRatio is the median of some ratios with its interval, which is the whole line

@@ -105,15 +105,17 @@ func (u *Unsound) Error() string { return strings.Join(u.Reasons, "; ") }
 
 // phase is what one stretch of load did.
 type phase struct {
-	requests  int // or handshakes
-	wall      time.Duration
-	clientCPU time.Duration
-	failures  failures
-	latency   map[string]float64 // nanoseconds by unit
-	shed      int                // answers with status 503 that stand
-	late      time.Duration      // how long after it was due the last request was sent
-	alone     *phase             // the same load without the greedy client, where there was one
-	greedy    greedyWork         // and what that got done
+	requests   int // or handshakes
+	wall       time.Duration
+	clientCPU  time.Duration
+	failures   failures
+	latency    map[string]float64 // nanoseconds by unit
+	shed       int                // answers with status 503 that stand
+	inTime     int                // of requests: answered while there was load
+	shedInTime int                // of shed, likewise
+	late       time.Duration      // how long after it was due the last request was sent
+	alone      *phase             // the same load without the greedy client, where there was one
+	greedy     greedyWork         // and what that got done
 
 	histograms histograms
 }
@@ -135,17 +137,9 @@ type phases interface {
 // Measure applies one load. An error is an *Unsound where the sample was
 // refused, ctx's own where it ended, or says why there is no load at all.
 func Measure(ctx context.Context, g Generator, target Target, load Load, meters Meters) (Sample, error) {
-	if g.StallMax == 0 {
-		g.StallMax = stallMaxDefault
-	}
+	g = g.orDefaults(load)
 	if meters.Calls != nil {
 		g.Wrk = ""
-	}
-	if g.LateMax == 0 {
-		g.LateMax = lateMaxDefault + time.Duration(lateShare*float64(load.Measured))
-	}
-	if g.CrowdMin == 0 {
-		g.CrowdMin = crowdMinDefault
 	}
 	if load.Of == scenarios.Idle {
 		return g.measureIdle(ctx, target, load, meters)
@@ -183,9 +177,23 @@ func Measure(ctx context.Context, g Generator, target Target, load Load, meters 
 	}
 	s, err := g.judge(measured, target, load, before, after)
 	if err == nil && load.Shed {
-		err = s.shed(measured, meters)
+		err = s.shed(measured, load, meters)
 	}
 	return s, err
+}
+
+// orDefaults has what nobody set.
+func (g Generator) orDefaults(load Load) Generator {
+	if g.StallMax == 0 {
+		g.StallMax = stallMaxDefault
+	}
+	if g.LateMax == 0 {
+		g.LateMax = lateMaxDefault + time.Duration(lateShare*float64(load.Measured))
+	}
+	if g.CrowdMin == 0 {
+		g.CrowdMin = crowdMinDefault
+	}
+	return g
 }
 
 // reading is the clocks at one moment.
@@ -266,6 +274,11 @@ func (g Generator) judge(p phase, target Target, load Load, before, after readin
 		return Sample{}, err
 	}
 	rate := float64(p.requests) / p.wall.Seconds()
+	if load.Shed {
+		// Who lets requests wait has answers to give when the load is over. They are
+		// none that it kept up with, and their time none in which it had a load.
+		rate = float64(p.inTime) / load.Measured.Seconds()
+	}
 	if before.counted {
 		return counted(p, after.calls.Minus(before.calls)), nil
 	}
@@ -325,8 +338,8 @@ func (g Generator) missed(p phase, load Load) error {
 }
 
 // shed adds what became of those that were refused, and what that took.
-func (s *Sample) shed(p phase, meters Meters) error {
-	s.Values[results.Shed] = float64(p.shed) / p.wall.Seconds()
+func (s *Sample) shed(p phase, load Load, meters Meters) error {
+	s.Values[results.Shed] = float64(p.shedInTime) / load.Measured.Seconds()
 	if meters.Peak == nil {
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"atlas/harness/host"
 	"atlas/harness/origin"
 )
 
@@ -49,6 +50,7 @@ func TestDuet(t *testing.T) {
 		require.Equal(t, time.Minute, slices[1].CPU)
 		for i, s := range slices {
 			require.GreaterOrEqual(t, s.Requests, 3, "one a connection")
+			require.GreaterOrEqual(t, s.Wall, time.Millisecond)
 			counted[i] += s.Requests
 		}
 	}
@@ -89,4 +91,42 @@ func TestDuetRefuses(t *testing.T) {
 	time.AfterFunc(time.Millisecond, cancel)
 	_, err = d.Slice(ctx, time.Hour)
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+// By wrk a slice has connections of wrk's own, and is checked as it checks.
+func TestDuetByWrk(t *testing.T) {
+	wrk := requireInstalled(t)
+	a, answeredA := served(t, serveDocument)
+	var wrong atomic.Bool
+	b, answeredB := served(t, func(w http.ResponseWriter, r *http.Request) {
+		if wrong.Load() {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		serveDocument(w, r)
+	})
+	g := Generator{Wrk: wrk, Scratch: t.TempDir(), Cores: host.Allowed()[:1]}
+	d, err := g.OpenDuet([]Arm{{"a", a, ticking(time.Second)}, {"b", b, ticking(time.Minute)}}, 2)
+	require.NoError(t, err)
+	defer d.Close()
+	_, err = d.Slice(t.Context(), time.Millisecond)
+	require.NoError(t, err)
+	before := [2]int64{answeredA.Load(), answeredB.Load()}
+	slices, err := d.SliceByWrk(t.Context(), time.Second)
+	require.NoError(t, err)
+	for _, s := range slices {
+		require.Zero(t, s.CPU, "as much as it took to open connections and close them")
+		require.GreaterOrEqual(t, s.Wall, time.Second)
+	}
+	for i, answered := range []int64{answeredA.Load(), answeredB.Load()} {
+		// What it has asked when it ends it does not wait for.
+		require.InDelta(t, answered-before[i], slices[i].Requests, 4)
+		require.Positive(t, slices[i].Requests)
+	}
+	wrong.Store(true)
+	_, err = d.SliceByWrk(t.Context(), time.Second)
+	require.ErrorContains(t, err, "b: ")
+	require.ErrorContains(t, err, "status other than 2xx and 3xx")
+	_, unsound := errors.AsType[*Unsound](err)
+	require.True(t, unsound)
 }

@@ -65,3 +65,30 @@ func TestJudgeShed(t *testing.T) {
 	_, err = g.judge(p, Target{}, load, reading{}, reading{})
 	require.ErrorContains(t, err, "rate missed: ")
 }
+
+// Goodput is of the answers that came while there was load. What waited until it was
+// over is no goodput, and the time that took is none in which there was any.
+func TestGoodputOfAQueue(t *testing.T) {
+	const rate, conns, measured = 400, 40, 200 * time.Millisecond
+	over := make(chan struct{})
+	var asked atomic.Int64
+	target := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		n := asked.Add(1)
+		switch {
+		case n == 4+rate/5: // the last, after those of the warm-up
+			time.AfterFunc(measured, func() { close(over) })
+			<-over
+		case n > 4 && n%4 == 0:
+			<-over // it is queued
+		}
+		right(w, r)
+	})
+	load := Load{Conns: conns, Rate: rate, Shed: true, Warmup: 10 * time.Millisecond, Measured: measured}
+	s, err := Measure(t.Context(), patient, target, load, idle)
+	require.NoError(t, err)
+	require.Equal(t, rate/5, s.Requests, "all were answered")
+	// Three of four, however long the rest took; less where the machine is late.
+	require.LessOrEqual(t, s.Values[results.Throughput], 0.75*rate)
+	require.Greater(t, s.Values[results.Throughput], 0.75*rate/2)
+	require.Greater(t, s.Values[results.P99], float64(measured))
+}

@@ -14,9 +14,9 @@ import (
 	"atlas/scenarios"
 )
 
-// wrkMax is the length of answers from which on wrk would be the limit: it
+// WrkMax is the length of answers from which on wrk would be the limit: it
 // reads 8 KB at a time, and vegeta over our transport 256.
-const wrkMax = 1 << 20
+const WrkMax = 1 << 20
 
 // requests are phases of requests on connections that stay open.
 type requests struct {
@@ -58,7 +58,7 @@ func (g Generator) ByWrk(target Target, load Load) bool {
 	if load.Of.Handshaking() || load.Of == scenarios.Idle {
 		return false
 	}
-	return load.Rate == 0 && g.Wrk != "" && target.Length < wrkMax
+	return load.Rate == 0 && g.Wrk != "" && target.Length < WrkMax
 }
 
 // warmUp checks every answer, whoever drives the measured phase.
@@ -155,11 +155,24 @@ func (r *requests) measureCrowded(ctx context.Context) (phase, error) {
 
 func (r *requests) close() { r.transport.close() }
 
-// drive runs vegeta over t for d: at load.Rate from the clock, or as fast as
-// the connections allow if that is 0. Workers are bounded by the connections:
-// vegeta would otherwise answer one stall with new workers and connections
-// without end, and the stall would never pass.
+// drive is a phase of its own.
 func (g Generator) drive(ctx context.Context, t *transport, load Load, d time.Duration) (phase, error) {
+	f := newFold()
+	clientCPU, err := g.fill(ctx, f, t, load, d)
+	if err != nil {
+		return phase{}, err
+	}
+	p := f.phase(load.Rate > 0)
+	p.clientCPU = clientCPU
+	return p, nil
+}
+
+// fill runs vegeta over t for d, after f.lead, and returns what that cost: at
+// load.Rate from the clock, or as fast as the connections allow if that is 0. Workers
+// are bounded by the connections: vegeta would otherwise answer one stall with new
+// workers and connections without end, and the stall would never pass.
+func (g Generator) fill(ctx context.Context, f *fold, t *transport, load Load, d time.Duration) (time.Duration, error) {
+	d += f.lead
 	bounded, cancel := context.WithTimeout(ctx, d+g.StallMax)
 	defer cancel()
 	attacker := vegeta.NewAttacker(
@@ -178,43 +191,47 @@ func (g Generator) drive(ctx context.Context, t *transport, load Load, d time.Du
 	defer undo()
 
 	cpu := host.SelfCPU()
-	f := newFold()
 	// The pacers end the attack; vegeta's own duration could end it before a
 	// single request on a machine that stalls.
 	if load.Rate > 0 {
 		p := newPacer(load.Rate, d)
 		for r := range attacker.Attack(targeter, p, 0, "") {
-			f.add(r, p.due(r.Seq))
+			f.add(r, p.due(r.Seq), p.began.Add(f.lead), p.began.Add(d))
 		}
 	} else {
 		p := eager{duration: d, least: uint64(load.Conns)}
 		for r := range attacker.Attack(targeter, p, 0, "") {
-			f.add(r, r.Timestamp)
+			f.add(r, r.Timestamp, time.Time{}, time.Time{})
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return phase{}, err
+		return 0, err
 	}
 	if bounded.Err() != nil {
 		f.failures.add(1, fmt.Sprintf("stalled for %v", g.StallMax))
 	}
-	p := f.phase(load.Rate > 0)
-	p.clientCPU = host.SelfCPU() - cpu
-	return p, nil
+	f.wall += f.last.Sub(f.first)
+	f.first, f.last = time.Time{}, time.Time{}
+	return host.SelfCPU() - cpu, nil
 }
 
 // fold gathers results as they come, in bounded memory. Vegeta's own metrics
 // are a t-digest, which misplaces percentiles in the gap of a bimodal set by
 // tens of percent; these histograms are exact to three digits everywhere.
 type fold struct {
-	corrected *hdrhistogram.Histogram // from the instant a request was due
-	raw       *hdrhistogram.Histogram // from the instant it was sent
-	shed      *hdrhistogram.Histogram // of refusals that stand, as corrected
-	failures  failures
-	first     time.Time     // earliest instant due
-	last      time.Time     // latest end
-	late      time.Duration // of the request sent last, after it was due
-	lastSent  time.Time
+	corrected  *hdrhistogram.Histogram // from the instant a request was due
+	raw        *hdrhistogram.Histogram // from the instant it was sent
+	shed       *hdrhistogram.Histogram // of refusals that stand, as corrected
+	failures   failures
+	lead       time.Duration // at the beginning of each stretch of load, which is not counted
+	led        int           // how many requests that were
+	wall       time.Duration // of the stretches before
+	first      time.Time     // earliest instant due
+	last       time.Time     // latest end
+	inTime     int           // of raw: had their answer before the stretch was over
+	shedInTime int           // of shed, likewise
+	late       time.Duration // of the request sent last, after it was due
+	lastSent   time.Time
 }
 
 const (
@@ -231,13 +248,18 @@ func newFold() *fold {
 	}
 }
 
-// add takes one result that was due at an instant.
-func (f *fold) add(r *vegeta.Result, due time.Time) {
+// add takes one result that was due at an instant, and counts it if that was not
+// before a time; what was answered by the time to was so while there was load.
+func (f *fold) add(r *vegeta.Result, due, from, to time.Time) {
 	// Our transport returns such an answer only where it stands; vegeta calls it
 	// an error all the same.
 	shed := r.Code == http.StatusServiceUnavailable
 	if r.Error != "" && !shed {
 		f.failures.add(1, r.Error)
+		return
+	}
+	if due.Before(from) {
+		f.led++
 		return
 	}
 	end := r.End()
@@ -250,10 +272,16 @@ func (f *fold) add(r *vegeta.Result, due time.Time) {
 	if r.Timestamp.After(f.lastSent) {
 		f.lastSent, f.late = r.Timestamp, r.Timestamp.Sub(due)
 	}
+	inTime := 0
+	if !end.After(to) {
+		inTime = 1
+	}
 	if shed {
+		f.shedInTime += inTime
 		record(f.shed, end.Sub(due))
 		return
 	}
+	f.inTime += inTime
 	record(f.corrected, end.Sub(due))
 	record(f.raw, r.Latency)
 }
@@ -268,7 +296,7 @@ func record(h *hdrhistogram.Histogram, d time.Duration) {
 func (f *fold) phase(open bool) phase {
 	p := phase{
 		requests: int(f.raw.TotalCount()),
-		wall:     f.last.Sub(f.first),
+		wall:     f.wall,
 		failures: f.failures,
 		latency: map[string]float64{
 			results.Mean: f.corrected.Mean(),
@@ -277,6 +305,8 @@ func (f *fold) phase(open bool) phase {
 		},
 		histograms: histograms{results.Raw: f.raw},
 		shed:       int(f.shed.TotalCount()),
+		inTime:     f.inTime,
+		shedInTime: f.shedInTime,
 		late:       f.late,
 	}
 	if p.shed > 0 {
