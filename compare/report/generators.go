@@ -116,7 +116,8 @@ func (g *generators) row(name results.Name, unit string, text func(float64) stri
 		}
 	}
 	return []string{
-		loadOf(name), unit, ofs[0], ofs[1], tos[0], tos[1], busy[0], busy[1], quotients[0], quotients[1], apart, verdict,
+		loadOf(name), unit, ofs[0], ofs[1], tos[0], tos[1], busy[0], busy[1],
+		quotients[0], quotients[1], apart, verdict,
 	}
 }
 
