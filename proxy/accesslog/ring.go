@@ -9,15 +9,15 @@ import (
 	"atlas/proxy/stats"
 )
 
-// ringBytes is what may wait to be written, for each worker: some 8000 lines, or
-// 100 ms of all that one core can serve. It is a power of two, and more than the
+// ringBytes is what may wait to be written, for each worker: some 16,000 lines, or
+// 150 ms of all that one core can serve. It is a power of two, and more than the
 // longest line.
-const ringBytes = 2 << 20
+const ringBytes = 4 << 20
 
 // callAt of a ring, in bytes: the writer's goroutine is woken when more is there.
 const (
 	callAny  = 0
-	callMany = ringBytes / 4
+	callMany = ringBytes / 2
 	callNot  = math.MaxInt64
 )
 
