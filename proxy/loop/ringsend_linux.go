@@ -347,15 +347,19 @@ func (c *ringConn) polled() {
 // kernel thread for each waiting direction (rule R10). What is not in memory is
 // brought in first: sendfile would wait for the disk on the worker's thread.
 func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
+	var done, warm int64 // off+warm is up to where the file is known to be in memory
 	if c.out != nil {
-		c.flush()
+		if piece := min(n, warmFileBytes); f.inMemory(off, piece) && c.sendAhead() {
+			warm = piece
+		} else {
+			c.flush()
+		}
 	}
 	if err := c.awaitSent(); err != nil {
 		return 0, err
 	}
 	c.filing = true
 	defer func() { c.filing = false }()
-	var done, warm int64 // off+warm is up to where the file is known to be in memory
 	for done < n {
 		if done >= warm {
 			warm = done + c.loop.warmFile(f, off+done, n-done)
@@ -384,6 +388,29 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 		}
 	}
 	return done, nil
+}
+
+// sendAhead sends a small head at once, for one segment with the file behind it, and
+// reports that all of it has left: a turn of the loop is spared. What has not left
+// is still in c.out.
+func (c *ringConn) sendAhead() bool {
+	if c.flight != nil || c.out.message.Segments() != 1 || c.sendable() != nil || c.cutSend() != nil {
+		return false
+	}
+	b := c.out
+	n, err := unix.SendmsgN(c.fd, b.message.First(), nil, nil, unix.MSG_MORE|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	if err != nil {
+		return false // the send behind it meets the same
+	}
+	if n < b.bytes {
+		b.message.Advance(n)
+		b.bytes -= n
+		b.open = false
+		return false
+	}
+	c.out = nil
+	c.loop.putBatch(b)
+	return true
 }
 
 // warmFile makes sure that a piece at the beginning of n bytes is in memory, and

@@ -1,6 +1,7 @@
 package static
 
 import (
+	"slices"
 	"strconv"
 
 	"atlas/proxy/h1"
@@ -14,6 +15,8 @@ type entry struct {
 	etag string
 	kind string // its Content-Type
 
+	inMemory bool // the whole body is in tail; else it is sent from an open file
+
 	head          []byte // status line and fields of a 200, without Date and Connection
 	common        []byte // part of head: the fields that a 206 has, too
 	headUnchanged []byte // status line and fields of a 304
@@ -24,7 +27,7 @@ type entry struct {
 // coding. varies says that the file has siblings. body may be nil for one that is
 // not in memory.
 func newEntry(file string, c coding, varies bool, stat loop.Stat, body []byte) *entry {
-	e := &entry{stat: stat, kind: typeOf(file)}
+	e := &entry{stat: stat, kind: typeOf(file), inMemory: body != nil}
 	tag := strconv.FormatInt(stat.Size, 16) + "-" + strconv.FormatInt(stat.ModTime.UnixNano(), 16)
 	if c != identity {
 		tag += "-" + c.String() // never that of the file, whatever its size and time
@@ -92,20 +95,20 @@ func (v *versions) siblings() (s codingSet) {
 }
 
 // resource is what a name stands for: one file in up to four representations, of
-// which those are in memory that were asked for. Only checked and used change.
+// which those are known that were asked for. Only checked and used change.
 type resource struct {
 	name     string // canonical name of the request
 	file     string // name in the directory
 	versions versions
 	siblings codingSet
-	entries  [codings]*entry // nil: not in memory, or not there
+	entries  [codings]*entry // nil: not known, or not there
 
 	checked loop.Instant // when it was last compared with the disk
 	used    bool         // since the clock hand passed
 	place   int          // in cache.clock
 }
 
-// choose picks the representation for a request. nil: it is not in memory.
+// choose picks the representation for a request. nil: it is not known.
 func (r *resource) choose(head *h1.Request) *entry {
 	if r.siblings == 0 || !head.Has(h1.KeyAcceptEncoding) {
 		return r.entries[identity]
@@ -113,8 +116,7 @@ func (r *resource) choose(head *h1.Request) *entry {
 	return r.entries[chooseCoding(joined(head, h1.KeyAcceptEncoding), r.siblings)]
 }
 
-// adopt takes the representations that an older resource of the same versions has
-// in memory.
+// adopt takes what an older resource of the same versions knows of them.
 func (r *resource) adopt(old *resource) {
 	if old == nil || !r.versions.same(&old.versions) {
 		return
@@ -147,6 +149,19 @@ type cache struct {
 	byName   map[string]*resource
 	clock    []*resource
 	hand     int
+	resting  []resting // oldest first
+}
+
+// restingMax is how many files stay open for a worker while nobody reads them.
+const restingMax = 32
+
+// resting is a file too large for memory that is open while nobody reads it: the
+// next request need not look for it, which costs as much as sending 100 KB of it.
+// It belongs to one request at a time, so those at once have one each.
+type resting struct {
+	entry *entry
+	file  *loop.File
+	since loop.Instant
 }
 
 // find looks up a name without copying it.
@@ -207,4 +222,41 @@ func (c *cache) drop(name string) {
 	c.clock[last] = nil
 	c.clock = c.clock[:last]
 	c.bytes -= r.bytes()
+}
+
+// reuse takes the file of an entry that came to rest last. nil: there is none, or
+// it has changed since it was opened.
+func (c *cache) reuse(e *entry) *loop.File {
+	for i := len(c.resting) - 1; i >= 0; i-- {
+		if c.resting[i].entry != e {
+			continue
+		}
+		f := c.resting[i].file
+		c.resting = slices.Delete(c.resting, i, i+1)
+		if f.Unchanged() {
+			return f
+		}
+		f.Close()
+		return nil
+	}
+	return nil
+}
+
+// rest takes a file back. Where there are too many it closes the oldest.
+func (c *cache) rest(e *entry, f *loop.File, now loop.Instant) {
+	if len(c.resting) == restingMax {
+		c.resting[0].file.Close()
+		c.resting = slices.Delete(c.resting, 0, 1)
+	}
+	c.resting = append(c.resting, resting{e, f, now})
+}
+
+// closeResting closes the files that have rested since before an instant.
+func (c *cache) closeResting(before loop.Instant) {
+	n := 0
+	for n < len(c.resting) && c.resting[n].since < before {
+		c.resting[n].file.Close()
+		n++
+	}
+	c.resting = slices.Delete(c.resting, 0, n)
 }

@@ -102,7 +102,7 @@ func corpusFiles(t testing.TB, root string) {
 		"noextension":    {"what", at},
 		"dir/index.html": {"<p>index", at},
 		"bare/file.txt":  {"file", at},
-		"large.bin":      {strings.Repeat("0123456789abcdef", entryBytesMax/16) + digits, at},
+		"large.bin":      {strings.Repeat("0123456789abcdef", largeBytes/16) + digits, at},
 		"coded.css":      {"a { color: red }", at},
 		"coded.css.gz":   {"squeezed", at},
 		"old.css":        {"a { color: red }", at},

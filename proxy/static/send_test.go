@@ -20,8 +20,11 @@ import (
 	"atlas/proxy/looptest"
 )
 
+// largeBytes is more than what is kept in memory of a file.
+const largeBytes = 1 << 20
+
 // sizes are of files that are cached, and of files that are sent from the disk.
-var cachedAndNot = map[string]int{"small": 1000, "medium": 100_000, "large": entryBytesMax + 1000}
+var cachedAndNot = map[string]int{"small": 1000, "medium": 100_000, "large": largeBytes + 1000}
 
 // parts reads a multipart/byteranges answer.
 func parts(t testing.TB, got *looptest.Response) (all []string) {
@@ -119,7 +122,7 @@ func TestMultipleRanges(t *testing.T) {
 		}
 		// Parts that are longer than anything that is copied.
 		c := s.dial()
-		body := string(looptest.Pattern(entryBytesMax + 1000))
+		body := string(looptest.Pattern(largeBytes + 1000))
 		got := c.ask("GET /large.txt", "Range: bytes=0-399999,400000-999999")
 		assert.Len(s, parts(s, got), 2)
 		assert.Contains(s, got.Text, body[:400_000])
@@ -162,7 +165,7 @@ func TestRandomRanges(t *testing.T) {
 // connection, of either version of HTTP.
 func TestRangesInPipeline(t *testing.T) {
 	sites(t, func(s *site) {
-		body := string(looptest.Pattern(entryBytesMax + 1000))
+		body := string(looptest.Pattern(largeBytes + 1000))
 		s.write("small", []byte(body[:1000]))
 		s.write("large", []byte(body))
 		c := s.dial()

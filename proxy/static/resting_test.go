@@ -1,0 +1,114 @@
+package static
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"atlas/proxy/loop"
+	"atlas/proxy/looptest"
+)
+
+// resting is the files that rest now, oldest first.
+func (s *site) resting() (files []*loop.File) {
+	s.Post(func() {
+		for _, r := range s.handler.cache.resting {
+			files = append(files, r.file)
+		}
+	})
+	return files
+}
+
+// A file too large for memory stays open for the next request, and no longer than
+// there is one a second.
+func TestFilesRest(t *testing.T) {
+	sites(t, func(s *site) {
+		body := string(looptest.Pattern(entryBytesMax + 1))
+		s.write("a", []byte(body))
+		c := s.dial()
+		assert.True(s, c.ask("GET /a").Text == body)
+		first := s.resting()
+		require.Len(s, first, 1)
+		for _, field := range []string{"Range: bytes=5-8", "If-None-Match: *", "Accept-Encoding: gzip"} {
+			c.ask("GET /a", field)
+			c.ask("HEAD /a", field)
+			assert.Equal(s, first, s.resting(), "the same file after %q", field)
+		}
+		assert.True(s, c.ask("GET /a").Text == body)
+		s.Eventually("closed files", func() bool { return len(s.resting()) == 0 })
+		assert.True(s, c.ask("GET /a").Text == body)
+		assert.Len(s, s.resting(), 1, "and again")
+	})
+}
+
+// Requests at once have a file each.
+func TestFilesRestApart(t *testing.T) {
+	sites(t, func(s *site) {
+		body := string(looptest.Pattern(entryBytesMax + 1))
+		s.write("a", []byte(body))
+		s.get("/a")
+		const clients = 4
+		var all [clients]*client
+		for range 5 {
+			for i := range all {
+				if all[i] == nil {
+					all[i] = s.dial()
+				}
+				all[i].Send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+			}
+			for _, c := range all {
+				assert.True(s, c.Answer("GET").Text == body)
+			}
+		}
+		assert.LessOrEqual(s, len(s.resting()), clients+1)
+	})
+}
+
+// What changes under a file that rests is seen: its content at once, another file
+// of its name within a second.
+func TestRestingFileChanges(t *testing.T) {
+	sites(t, func(s *site) {
+		old := string(looptest.Pattern(entryBytesMax + 1))
+		s.write("a", []byte(old))
+		require.True(s, s.get("/a").Text == old)
+		require.Len(s, s.resting(), 1)
+		s.write("a", []byte(old+"more"))
+		assert.True(s, s.get("/a").Text == old+"more", "written")
+		require.NoError(s, os.Truncate(filepath.Join(s.root, "a"), entryBytesMax+1))
+		assert.True(s, s.get("/a").Text == old, "shorter, but large")
+		require.NoError(s, os.Truncate(filepath.Join(s.root, "a"), 10))
+		assert.Equal(s, old[:10], s.get("/a").Text, "small now")
+
+		s.write("a", []byte(old))
+		s.Eventually("a large one again", func() bool { return s.get("/a").Text == old })
+		s.write("b", []byte("b"+old))
+		require.NoError(s, os.Rename(filepath.Join(s.root, "b"), filepath.Join(s.root, "a")))
+		s.Eventually("a replaced file", func() bool { return s.get("/a").Text == "b"+old })
+		require.NoError(s, os.Remove(filepath.Join(s.root, "a")))
+		s.Eventually("a removed file", func() bool { return s.get("/a").StatusCode == 404 })
+	})
+}
+
+// However many files there are, few of them rest; and none where nothing is to be
+// remembered.
+func TestRestingIsBounded(t *testing.T) {
+	sites(t, func(s *site) {
+		c := s.dial()
+		for i := range restingMax + 5 {
+			name := fmt.Sprint("f", i)
+			s.write(name, looptest.Pattern(entryBytesMax+1))
+			c.ask("GET /" + name)
+			assert.LessOrEqual(s, len(s.resting()), restingMax)
+		}
+		assert.NotEmpty(s, s.resting())
+	})
+	sites(t, func(s *site) {
+		s.write("a", looptest.Pattern(entryBytesMax+1))
+		s.get("/a")
+		assert.Empty(s, s.resting())
+	}, uncached)
+}
