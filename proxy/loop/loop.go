@@ -150,6 +150,9 @@ type Loop interface {
 	Off(f func())
 	// Sleep waits.
 	Sleep(d time.Duration)
+	// Doze is Sleep that Drain ends as well: for what no client waits for, which
+	// would keep a worker from ending.
+	Doze(d time.Duration)
 	// Yield waits until everything else that has something to do has had its turn,
 	// and whoever else is in Yield. It is for tasks that would go on without a wait
 	// for as long as a peer likes.

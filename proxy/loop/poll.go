@@ -50,6 +50,8 @@ type pollLoop struct {
 	cut   context.CancelFunc
 	done  chan struct{}
 
+	drained chan struct{} // closed by Drain
+
 	mu    sync.Mutex
 	holds int // what keeps the worker alive: goroutines, and not having been drained
 	ended bool
@@ -60,13 +62,14 @@ func startPoll(cfg Config) Loop {
 		cfg.Gate = new(Gate)
 	}
 	l := &pollLoop{
-		config: cfg,
-		conns:  make(map[*pollConn]struct{}),
-		parked: make(map[*pollConn]struct{}),
-		offs:   make(chan struct{}, offsMax),
-		colds:  make(chan struct{}, coldsMax),
-		done:   make(chan struct{}),
-		holds:  1, // until Drain
+		config:  cfg,
+		conns:   make(map[*pollConn]struct{}),
+		parked:  make(map[*pollConn]struct{}),
+		offs:    make(chan struct{}, offsMax),
+		colds:   make(chan struct{}, coldsMax),
+		done:    make(chan struct{}),
+		drained: make(chan struct{}),
+		holds:   1, // until Drain
 	}
 	l.stop, l.cut = context.WithCancel(context.Background())
 	l.config.Gate.join(l, l.evictIdle)
@@ -163,6 +166,7 @@ func (l *pollLoop) drain() {
 		return
 	}
 	l.draining = true
+	close(l.drained)
 	for c := range l.conns {
 		if c.idle {
 			c.drain()
@@ -288,14 +292,19 @@ func (l *pollLoop) Yield() {
 }
 
 // Sleep waits for d or Stop.
-func (l *pollLoop) Sleep(d time.Duration) {
+func (l *pollLoop) Sleep(d time.Duration) { l.sleep(d, l.stop.Done()) }
+
+// Doze waits for d or Drain.
+func (l *pollLoop) Doze(d time.Duration) { l.sleep(d, l.drained) }
+
+func (l *pollLoop) sleep(d time.Duration, over <-chan struct{}) {
 	l.baton.Unlock()
 	defer l.baton.Lock()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-l.stop.Done():
+	case <-over:
 	}
 }
 

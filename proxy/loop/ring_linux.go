@@ -299,7 +299,7 @@ func (l *ringLoop) expire() {
 			t.conn.readTimerFired()
 		case timerWrite:
 			t.conn.writeTimerFired()
-		case timerWake:
+		case timerWake, timerDoze:
 			t.wake()
 		}
 	}
@@ -412,11 +412,15 @@ func (l *ringLoop) Off(f func()) {
 }
 
 // Sleep waits for at least d.
-func (l *ringLoop) Sleep(d time.Duration) {
+func (l *ringLoop) Sleep(d time.Duration) { l.sleep(d, timerWake, &l.stopping) }
+func (l *ringLoop) Doze(d time.Duration)  { l.sleep(d, timerDoze, &l.draining) }
+
+// sleep waits for d, or until it is over.
+func (l *ringLoop) sleep(d time.Duration, kind timerKind, over *bool) {
 	t := l.current
 	due := now().After(d) // l.now is when this turn began
-	alarm := timer{kind: timerWake, wake: func() { l.wake(t) }}
-	for l.now < due && !l.stopping {
+	alarm := timer{kind: kind, wake: func() { l.wake(t) }}
+	for l.now < due && !*over {
 		l.timers.ensure(&alarm, due)
 		l.suspend()
 	}
@@ -446,6 +450,11 @@ func (l *ringLoop) Drain() {
 		for _, c := range l.slots {
 			if c != nil && c.idle {
 				c.drain()
+			}
+		}
+		for _, t := range l.timers.queue {
+			if t.kind == timerDoze {
+				t.wake()
 			}
 		}
 	})

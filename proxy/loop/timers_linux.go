@@ -24,6 +24,7 @@ const (
 	timerRead  timerKind = iota // conn's read deadline
 	timerWrite                  // conn's write deadline
 	timerWake                   // wake is called
+	timerDoze                   // it is by a drain, too
 )
 
 // ensure makes t fire no later than at.

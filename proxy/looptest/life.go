@@ -26,6 +26,7 @@ var lifeTests = map[string]func(*Env){
 	"drain: what is in flight ends in order":        drainInFlight,
 	"drain: idle connections end, new are refused":  drainIdle,
 	"drain: a connection that has not spoken yet":   drainUnspoken,
+	"drain: it wakes who dozes, not who sleeps":     drainWakes,
 	"stop: every wait ends":                         stopEndsWaits,
 	"a descriptor number is reused after close":     descriptorReuse,
 	"post after the end is refused":                 postAfterEnd,
@@ -206,6 +207,34 @@ func drainUnspoken(e *Env) {
 	e.read(c, "on the way\n")
 	e.readEnd(c)
 	wait(e, "worker", e.Loop.Wait)
+}
+
+func drainWakes(e *Env) {
+	var began loop.Instant
+	asleep, dozed, slept := make(chan struct{}), false, false
+	e.Loop.Post(func() {
+		e.Loop.Go(func() {
+			began = e.Loop.Now()
+			e.Loop.Doze(time.Millisecond)
+			assert.GreaterOrEqual(e, e.Loop.Now(), began.After(time.Millisecond))
+			close(asleep)
+			e.Loop.Doze(time.Hour)
+			dozed = true
+			e.Loop.Doze(time.Hour)
+			e.Loop.Sleep(time.Millisecond)
+			assert.False(e, slept)
+			e.Loop.Stop()
+		})
+		e.Loop.Go(func() {
+			e.Loop.Sleep(time.Hour)
+			slept = true
+			assert.True(e, dozed)
+		})
+	})
+	wait(e, "sleepers", func() { <-asleep })
+	e.Loop.Drain()
+	wait(e, "worker", e.Loop.Wait)
+	assert.True(e, slept)
 }
 
 func stopEndsWaits(e *Env) {

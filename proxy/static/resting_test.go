@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -90,6 +91,26 @@ func TestRestingFileChanges(t *testing.T) {
 		s.Eventually("a replaced file", func() bool { return s.get("/a").Text == "b"+old })
 		require.NoError(s, os.Remove(filepath.Join(s.root, "a")))
 		s.Eventually("a removed file", func() bool { return s.get("/a").StatusCode == 404 })
+	})
+}
+
+// A worker that drains does not wait until the files that rest are due. It has
+// several goes, as the time that a loaded machine takes is not what this is about.
+func TestRestingFilesInDrain(t *testing.T) {
+	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
+		for range 10 {
+			s := newSite(t, engine)
+			s.write("a", looptest.Pattern(entryBytesMax+1))
+			began := time.Now()
+			s.get("/a")
+			s.Loop.Drain()
+			s.Loop.Wait()
+			assert.Empty(t, s.handler.cache.resting)
+			if time.Since(began) < freshFor {
+				return
+			}
+		}
+		t.Error("a drain waits for files that rest")
 	})
 }
 

@@ -158,13 +158,14 @@ func (h *Handler) sendOpen(x *exchange.Exchange, name string, e *entry, f *loop.
 }
 
 // closeResting closes files that nobody has asked for in a while: their disk may be
-// wanted for something else, once they have no name any more.
+// wanted for something else, once they have no name any more. All of them close when
+// the worker drains, which would wait for this.
 func (h *Handler) closeResting(l loop.Loop) {
 	defer func() { h.closer = false }()
 	for len(h.cache.resting) > 0 {
 		due := l.Now().After(freshFor)
-		l.Sleep(freshFor)
-		if l.Now() < due { // the worker stops, and nobody sleeps
+		l.Doze(freshFor)
+		if l.Now() < due { // the worker ends, and nobody sleeps
 			due = l.Now().After(freshFor) + 1
 		}
 		h.cache.closeResting(due - loop.Instant(freshFor))
