@@ -100,6 +100,7 @@ type tables struct {
 	blocks    []block
 	f         *results.File
 	reference string // "" if no opponent was measured
+	differs   bool   // the README's own tables compare with another nginx
 	unsure    bool   // some server was not saturated
 	unmetered bool   // or nobody knows whether it was
 }
@@ -148,6 +149,9 @@ func (t *tables) foot() {
 	var text strings.Builder
 	if t.reference != "" && !t.onlyCounts() {
 		fmt.Fprintf(&text, "Ratios are medians of the ratios to %s within each round.\n", t.reference)
+		if t.differs {
+			fmt.Fprintf(&text, "Those under Difference are to %s.\n", readmeNginx)
+		}
 	}
 	if t.has(floor) && !t.onlyCounts() {
 		fmt.Fprintf(&text, "Those to %s are to %s.\n", floor, floorText)
@@ -186,6 +190,7 @@ func (t *tables) readmeThroughput(p results.PublishedThroughput, cells []results
 		return nil // system calls were counted, and nothing else
 	}
 	rows := [][]string{{"Connections", "Atlas", "nginx", "Difference", "README's"}}
+	t.differs = t.has(readmeNginx) && t.reference != readmeNginx
 	measured := loads(cells)
 	for _, r := range p.Rows {
 		if !slices.Contains(measured, r.Conns) {
