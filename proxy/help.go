@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 
+	"atlas/proxy/config"
 	"atlas/proxy/reference"
 )
 
@@ -33,10 +34,22 @@ func helpCommand() verb {
 			if why == "" && near != "" {
 				why = fmt.Sprintf(": did you mean atlas help %s?", near)
 			}
+			if why == "" {
+				why = ": the tables are " + strings.Join(tableNames(), ", ")
+			}
 			fmt.Fprintf(c.stderr, "atlas: nothing is known of %q%s\n", topic, why)
 			return exitUsage
 		},
 	}
+}
+
+// tableNames are the topics that lead to every key.
+func tableNames() []string {
+	var names []string
+	for _, t := range config.Tables() {
+		names = append(names, t.Path)
+	}
+	return names
 }
 
 const schemaLong = `

@@ -63,6 +63,7 @@ func TestRun(t *testing.T) {
 		{"help behind a file", "good.toml --help", 0, usage(), ""},
 		{"help on a command", "help check", 0, "atlas check [CONFIG]", ""},
 		{"help on what is none", "help chekc", 2, "", "atlas: nothing is known of \"chekc\": did you mean atlas check?\n"},
+		{"help on what is like nothing", "help xyzzy", 2, "", "atlas: nothing is known of \"xyzzy\": the tables are listen, listen.tls, "},
 		{"help on a key", "help listen.port", 0, "port in [listen]\n", ""},
 		{"help on a table", "help [[upstreams]]", 0, "[[upstreams]]\n", ""},
 		{"help on a key with a typo", "help listen.prot", 2, "", ": did you mean atlas help listen.port?\n"},

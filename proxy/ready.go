@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -70,6 +72,9 @@ func (c *call) asks(admin, path string) int {
 	}
 	response, err := client.Get("http://localhost" + path)
 	if err != nil {
+		if request, ok := errors.AsType[*url.Error](err); ok {
+			err = request.Err // its URL has another host than who was asked
+		}
 		fmt.Fprintf(c.stderr, "atlas: nobody answers at %s: %v\n", admin, err)
 		return exitRuntime
 	}
@@ -96,7 +101,7 @@ func (c *call) connects(listen *config.Listen) int {
 	address := net.JoinHostPort(listen.Address, strconv.Itoa(listen.Port))
 	conn, err := net.DialTimeout("tcp", address, readyPatience)
 	if err != nil {
-		fmt.Fprintf(c.stderr, "atlas: %v\n", err)
+		fmt.Fprintf(c.stderr, "atlas: nobody answers at %s: %v\n", address, err)
 		return exitRuntime
 	}
 	_ = conn.Close()

@@ -11,6 +11,7 @@ func upgradeCommand() verb {
 		name: "upgrade", args: "[CONFIG]", short: "run CONFIG in the place of the process that runs now",
 		long: "The process that runs now goes on until this one serves, and then lets what has begun end.\n" +
 			"Should this one not come so far, nothing has happened. Both meet at listen.handover.\n" +
+			"This one stays in the foreground and serves, as atlas CONFIG does.\n" +
 			"SIGUSR2 has the running process start its own program anew instead.",
 		run: upgrade,
 	}
