@@ -17,7 +17,7 @@ PROGRAMS := $(foreach p,proxy:atlas proxy/floor:floor harness:harness compare:co
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: setup
 setup: ## install what is missing: a C compiler for the race detector, the lab's servers and tools, a browser
@@ -166,7 +166,7 @@ hosts-test: lab-setup build ## the lab on two hosts: a network namespace with a 
 
 .PHONY: bench
 bench: lab-setup build ## the lab, quick; FULL=1 the long form, CURVES=1 the curves, SCENARIO='static-*' a part, LAUNCH=compose in containers
-	$(if $(filter compose,$(LAUNCH)),images=$$(bash deploy/images.sh) && eval "$$images" && )bin/harness run $(if $(LAUNCH),-launch $(LAUNCH)) $(if $(FULL),-full) $(if $(CURVES),-curves) $(if $(SCENARIO),-scenario '$(SCENARIO)')
+	$(strip $(if $(filter compose,$(LAUNCH)),images=$$(bash deploy/images.sh) && eval "$$images" && )bin/harness run $(if $(LAUNCH),-launch $(LAUNCH)) $(if $(FULL),-full) $(if $(CURVES),-curves) $(if $(SCENARIO),-scenario '$(SCENARIO)'))
 
 # The dearer two are there so that the servers are the limit, and not the load.
 GENERATORS_OF = atlas,nginx-best,nginx-readme,go-nethttp

@@ -75,7 +75,7 @@ func matching(files []string, pattern string) ([]string, error) {
 		}
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("no scenario matches %q", pattern)
+		return nil, fmt.Errorf("no scenario matches %q; `harness list` names them", pattern)
 	}
 	return names, nil
 }

@@ -172,7 +172,7 @@ func TestMatch(t *testing.T) {
 		{"one", "static-1k", []string{"static-1k"}, ""},
 		{"glob", "t*-1k", []string{"tcp-1k", "tls-proxy-1k", "tls-static-1k", "tls-tcp-1k"}, ""},
 		{"list, without repeating", "static-1k, proxy-1k, static-?k", []string{"proxy-1k", "static-1k"}, ""},
-		{"nothing matches", "static-1k,statik*", nil, `no scenario matches "statik*"`},
+		{"nothing matches", "static-1k,statik*", nil, "no scenario matches \"statik*\"; `harness list` names them"},
 		{"empty", "", nil, `no scenario matches ""`},
 		{"bad glob", "[", nil, "syntax error in pattern"},
 	} {
