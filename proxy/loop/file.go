@@ -131,8 +131,8 @@ type fileLoop interface {
 // Unchanged reports that the open file is still what Load has found, for who keeps
 // one open between two uses. It may have lost its name since: Look tells that.
 func (f *File) Unchanged() bool {
-	now, err := f.os.Stat() // which no local filesystem waits in
-	return err == nil && statOf(now).Same(f.Stat)
+	now, err := f.stat()
+	return err == nil && now.Same(f.Stat)
 }
 
 // Close closes the file. Closing a file that was only read does not block.

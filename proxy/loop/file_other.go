@@ -21,6 +21,14 @@ type probe struct{}
 
 func newFile(f *os.File, stat Stat) *File { return &File{Stat: stat, os: f, fd: -1} }
 
+func (f *File) stat() (Stat, error) {
+	found, err := f.os.Stat()
+	if err != nil {
+		return Stat{}, err
+	}
+	return statOf(found), nil
+}
+
 func (f *File) inMemory(off, n int64) bool { return true }
 
 func (f *File) readNow(p []byte, off int64) int { return 0 }
