@@ -156,7 +156,7 @@ func TestHead(t *testing.T) {
 // Sizes around every bound there is: what fits one segment, what is copied, what
 // is cached, what is sent from the disk; and each of them without a cache.
 func TestSizes(t *testing.T) {
-	sizes := []int{0, 1, 4094, 4095, 4096, 4097, 4098, 4099, 4100, 64 << 10, 1 << 20, 1<<20 + 1}
+	sizes := []int{0, 1, 4094, 4095, 4096, 4097, 4098, 4099, 4100, 64 << 10, entryBytesMax, entryBytesMax + 1, 1 << 20, 1<<20 + 1}
 	test := func(s *site) {
 		body := string(looptest.Pattern(1<<20 + 1))
 		names := make([]string, len(sizes))
