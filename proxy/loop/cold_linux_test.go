@@ -49,11 +49,11 @@ func mute(t *testing.T) (folder string, silence func()) {
 	return folder, func() { silent.Store(true) }
 }
 
-// requireInstalled skips where there is no FUSE, or it is not for us.
+// requireInstalled skips where there is no such filesystem, or it is not for us.
 func requireInstalled(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
-		t.Skip("cannot mount a filesystem of FUSE: ", err)
+		t.Skip("a filesystem is missing: ", err)
 	}
 }
 
@@ -122,7 +122,7 @@ func TestUnchangedAsksNobody(t *testing.T) {
 	var err error
 	dir, err = OpenDir(folder)
 	require.NoError(t, err)
-	_, _, f, err = dir.Load("a", 10)
+	_, _, f, err = dir.Load("a", 10, 10)
 	require.NoError(t, err)
 	silence()
 	answer := make(chan bool, 1)

@@ -70,14 +70,15 @@ type File struct {
 	probe probe // scratch of asking what is in the page cache
 }
 
-// Load opens name and reads it whole if it is a regular file of at most
-// bytesMax.
+// Load opens name and reads it whole if it is a regular file of at most bytesMax;
+// or of at most blindMax, where the filesystem does not tell what of it is in
+// memory (overlayfs, tmpfs, NFS): each piece is read there before it is sent.
 //
 //	stat, bytes, nil, nil   a small file, read and closed
 //	stat, nil, file, nil    a larger one, open: the caller closes it
 //	stat, nil, nil, nil     not a regular file
 //	_, nil, nil, err        errors.Is fs.ErrNotExist, fs.ErrPermission, or another
-func (d *Dir) Load(name string, bytesMax int64) (Stat, []byte, *File, error) {
+func (d *Dir) Load(name string, bytesMax, blindMax int64) (Stat, []byte, *File, error) {
 	f, err := d.open(name)
 	if err != nil {
 		return Stat{}, nil, nil, err
@@ -91,7 +92,9 @@ func (d *Dir) Load(name string, bytesMax int64) (Stat, []byte, *File, error) {
 		return stat, nil, nil, f.Close()
 	}
 	if stat.Size > bytesMax {
-		return stat, nil, newFile(f, stat), nil
+		if file := newFile(f, stat); stat.Size > blindMax || file.tells() {
+			return stat, nil, file, nil
+		}
 	}
 	bytes := make([]byte, stat.Size)
 	n, err := readFull(f, bytes)

@@ -32,7 +32,7 @@ func TestWalk(t *testing.T) {
 
 	for _, name := range []string{"real", "inside", "sub/up", "sub/../real", "./real"} {
 		for _, dir := range []*Dir{d, plain} {
-			stat, bytes, f, err := dir.Load(name, 100)
+			stat, bytes, f, err := dir.Load(name, 100, 100)
 			require.NoError(t, err, name)
 			assert.Nil(t, f)
 			assert.Equal(t, "fine", string(bytes))
@@ -46,7 +46,7 @@ func TestWalk(t *testing.T) {
 		"../secret", "../served/real", "/etc/passwd", filepath.Join(served, "real"), "sub/../../secret",
 	} {
 		for _, dir := range []*Dir{d, plain} {
-			_, bytes, f, err := dir.Load(name, 100)
+			_, bytes, f, err := dir.Load(name, 100, 100)
 			require.Error(t, err, name)
 			assert.True(t, NotFound(err), "%s: %v", name, err)
 			assert.Nil(t, f)
@@ -57,7 +57,7 @@ func TestWalk(t *testing.T) {
 		}
 	}
 	for _, dir := range []*Dir{d, plain} {
-		stat, bytes, f, err := dir.Load("pipe", 100)
+		stat, bytes, f, err := dir.Load("pipe", 100, 100)
 		assert.NoError(t, err)
 		assert.Nil(t, f)
 		assert.Nil(t, bytes)
@@ -78,7 +78,7 @@ func TestInMemory(t *testing.T) {
 	d, err := OpenDir(dir)
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, d.Close()) }()
-	_, _, f, err := d.Load("file", 0)
+	_, _, f, err := d.Load("file", 0, 0)
 	require.NoError(t, err)
 	defer f.Close()
 	for _, uncounted := range []bool{false, true} {
@@ -121,7 +121,7 @@ func BenchmarkInMemory(b *testing.B) {
 	d, err := OpenDir(dir)
 	require.NoError(b, err)
 	defer d.Close()
-	_, _, f, err := d.Load("file", 0)
+	_, _, f, err := d.Load("file", 0, 0)
 	require.NoError(b, err)
 	defer f.Close()
 	for _, how := range []struct {
@@ -138,4 +138,47 @@ func BenchmarkInMemory(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Where the filesystem does not tell what is in memory, larger files are read whole.
+func TestLoadBlind(t *testing.T) {
+	tmpfs, telling := makeTmpfs(t), t.TempDir()
+	probe, err := os.Create(filepath.Join(telling, "probe"))
+	require.NoError(t, err)
+	_, err = unix.Preadv2(int(probe.Fd()), [][]byte{make([]byte, 1)}, 0, unix.RWF_NOWAIT)
+	require.NoError(t, probe.Close())
+	for name, row := range map[string]struct {
+		folder  string
+		size    int
+		inWhole bool
+	}{
+		"small":       {telling, 10, true},
+		"telling":     {telling, 11, err == unix.EOPNOTSUPP},
+		"blind":       {tmpfs, 11, true},
+		"large blind": {tmpfs, 101, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, os.WriteFile(filepath.Join(row.folder, "a"), make([]byte, row.size), 0o600))
+			d, err := OpenDir(row.folder)
+			require.NoError(t, err)
+			defer func() { assert.NoError(t, d.Close()) }()
+			_, bytes, f, err := d.Load("a", 10, 100)
+			require.NoError(t, err)
+			if assert.Equal(t, row.inWhole, f == nil) && f == nil {
+				assert.Len(t, bytes, row.size)
+			} else {
+				f.Close()
+			}
+		})
+	}
+}
+
+// makeTmpfs is a folder in the memory that POSIX shares: a tmpfs, which
+// knows no RWF_NOWAIT.
+func makeTmpfs(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("/dev/shm", "atlas-test-")
+	requireInstalled(t, err)
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(folder)) })
+	return folder
 }

@@ -29,6 +29,8 @@ func (f *File) stat() (Stat, error) {
 	return statOf(found), nil
 }
 
+func (f *File) tells() bool { return true }
+
 func (f *File) inMemory(off, n int64) bool { return true }
 
 func (f *File) readNow(p []byte, off int64) int { return 0 }

@@ -28,7 +28,7 @@ var fileTests = map[string]func(*Env){
 
 // load is Dir.Load on a helper, for tasks.
 func (e *Env) load(d *loop.Dir, name string, bytesMax int64) (stat loop.Stat, bytes []byte, f *loop.File, err error) {
-	e.Loop.Off(func() { stat, bytes, f, err = d.Load(name, bytesMax) })
+	e.Loop.Off(func() { stat, bytes, f, err = d.Load(name, bytesMax, bytesMax) })
 	return stat, bytes, f, err
 }
 
@@ -203,7 +203,7 @@ func directoryMoves(e *Env) {
 	require.NoError(e, os.Rename(served, filepath.Join(top, "moved")))
 	require.NoError(e, os.Mkdir(served, 0o755))
 	require.NoError(e, os.WriteFile(filepath.Join(served, "a"), []byte("second"), 0o644))
-	_, bytes, _, err := root.Load("a", 100)
+	_, bytes, _, err := root.Load("a", 100, 100)
 	assert.NoError(e, err)
 	assert.Equal(e, "first", string(bytes))
 }
@@ -224,7 +224,7 @@ func linksChange(e *Env) {
 		assert.NoError(e, os.Symlink(to, filepath.Join(served, "new")))
 		assert.NoError(e, os.Rename(filepath.Join(served, "new"), filepath.Join(served, "link")))
 	}, func() {
-		if _, bytes, _, err := root.Load("link", 100); err == nil {
+		if _, bytes, _, err := root.Load("link", 100, 100); err == nil {
 			assert.Equal(e, "fine", string(bytes))
 		} else {
 			assert.True(e, loop.NotFound(err), "%v", err)
@@ -252,7 +252,7 @@ func renamesWhileOpened(e *Env) {
 		}
 		assert.NoError(e, os.Rename(inside, outside))
 	}, func() {
-		if _, bytes, _, err := root.Load("a/b/up", 100); err == nil {
+		if _, bytes, _, err := root.Load("a/b/up", 100, 100); err == nil {
 			assert.Equal(e, "fine", string(bytes))
 		}
 	})

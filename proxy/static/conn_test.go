@@ -33,8 +33,8 @@ func skipShort(t testing.TB) {
 func TestHTTP10(t *testing.T) {
 	sites(t, func(s *site) {
 		s.write("small", []byte("hello"))
-		s.write("large", looptest.Pattern(entryBytesMax+1))
-		for name, size := range map[string]int{"small": 5, "large": entryBytesMax + 1} {
+		s.write("large", looptest.Pattern(blindBytesMax+1))
+		for name, size := range map[string]int{"small": 5, "large": blindBytesMax + 1} {
 			c := s.dial()
 			c.Send("GET /" + name + " HTTP/1.0\r\n\r\n")
 			got := c.Answer("GET")
@@ -58,8 +58,8 @@ func TestHTTP10(t *testing.T) {
 func TestConnectionClose(t *testing.T) {
 	sites(t, func(s *site) {
 		s.write("small", []byte("hello"))
-		s.write("large", looptest.Pattern(entryBytesMax+1))
-		for name, size := range map[string]int{"small": 5, "large": entryBytesMax + 1} {
+		s.write("large", looptest.Pattern(blindBytesMax+1))
+		for name, size := range map[string]int{"small": 5, "large": blindBytesMax + 1} {
 			for _, line := range []string{"GET /", "HEAD /"} {
 				c := s.dial()
 				got := c.ask(line+name, "Connection: close")
@@ -81,7 +81,7 @@ func TestPipelining(t *testing.T) {
 	sites(t, func(s *site) {
 		s.write("small", []byte("hello"))
 		s.write("medium", looptest.Pattern(20_000))
-		s.write("large", looptest.Pattern(entryBytesMax+1))
+		s.write("large", looptest.Pattern(blindBytesMax+1))
 		targets := []string{"small", "medium", "none", "small", "%zz"}
 		want := []int{5, 20_000, -1, 5, -1}
 		var all strings.Builder
@@ -99,7 +99,7 @@ func TestPipelining(t *testing.T) {
 					assert.GreaterOrEqual(s, got.StatusCode, 400)
 				}
 			}
-			assert.Len(s, c.Answer("GET").Text, entryBytesMax+1)
+			assert.Len(s, c.Answer("GET").Text, blindBytesMax+1)
 			c.End()
 		}
 		c := s.dial()

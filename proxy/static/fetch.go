@@ -14,9 +14,12 @@ type found struct {
 	err      error
 }
 
-// largest is up to which size a file is worth caching: at most a quarter of the
-// cache, so that one file cannot push out all others.
-func (c *Config) largest() int64 { return min(entryBytesMax, c.CacheBytes/4) }
+// largest is up to which size a file is worth caching, and up to which one of a
+// filesystem that does not tell what is in memory: at most a quarter of the cache,
+// so that one file cannot push out all others.
+func (c *Config) largest() (most, blind int64) {
+	return min(entryBytesMax, c.CacheBytes/4), min(blindBytesMax, c.CacheBytes/4)
+}
 
 // look tells what there is of a file now. A sibling that cannot be looked at is as
 // good as none.
@@ -39,9 +42,10 @@ func (c *Config) fetch(file string, accept []byte) (f found) {
 	if f.versions, f.err = c.look(file); f.err != nil || !f.versions[identity].Regular {
 		return f
 	}
+	most, blind := c.largest()
 	for {
 		f.coding = chooseCoding(accept, f.versions.siblings())
-		f.versions[f.coding], f.bytes, f.file, f.err = c.Dir.Load(file+suffixes[f.coding], c.largest())
+		f.versions[f.coding], f.bytes, f.file, f.err = c.Dir.Load(file+suffixes[f.coding], most, blind)
 		if f.coding == identity || f.err == nil && f.versions[f.coding].Regular {
 			return f
 		}

@@ -28,7 +28,7 @@ func (s *site) resting() (files []*loop.File) {
 // there is one a second.
 func TestFilesRest(t *testing.T) {
 	sites(t, func(s *site) {
-		body := string(looptest.Pattern(entryBytesMax + 1))
+		body := string(looptest.Pattern(blindBytesMax + 1))
 		s.write("a", []byte(body))
 		c := s.dial()
 		assert.True(s, c.ask("GET /a").Text == body)
@@ -49,7 +49,7 @@ func TestFilesRest(t *testing.T) {
 // Requests at once have a file each.
 func TestFilesRestApart(t *testing.T) {
 	sites(t, func(s *site) {
-		body := string(looptest.Pattern(entryBytesMax + 1))
+		body := string(looptest.Pattern(blindBytesMax + 1))
 		s.write("a", []byte(body))
 		s.get("/a")
 		const clients = 4
@@ -73,13 +73,13 @@ func TestFilesRestApart(t *testing.T) {
 // of its name within a second.
 func TestRestingFileChanges(t *testing.T) {
 	sites(t, func(s *site) {
-		old := string(looptest.Pattern(entryBytesMax + 1))
+		old := string(looptest.Pattern(blindBytesMax + 1))
 		s.write("a", []byte(old))
 		require.True(s, s.get("/a").Text == old)
 		require.Len(s, s.resting(), 1)
 		s.write("a", []byte(old+"more"))
 		assert.True(s, s.get("/a").Text == old+"more", "written")
-		require.NoError(s, os.Truncate(filepath.Join(s.root, "a"), entryBytesMax+1))
+		require.NoError(s, os.Truncate(filepath.Join(s.root, "a"), blindBytesMax+1))
 		assert.True(s, s.get("/a").Text == old, "shorter, but large")
 		require.NoError(s, os.Truncate(filepath.Join(s.root, "a"), 10))
 		assert.Equal(s, old[:10], s.get("/a").Text, "small now")
@@ -100,7 +100,7 @@ func TestRestingFilesInDrain(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		for range 10 {
 			s := newSite(t, engine)
-			s.write("a", looptest.Pattern(entryBytesMax+1))
+			s.write("a", looptest.Pattern(blindBytesMax+1))
 			began := time.Now()
 			s.get("/a")
 			s.Loop.Drain()
@@ -121,14 +121,14 @@ func TestRestingIsBounded(t *testing.T) {
 		c := s.dial()
 		for i := range restingMax + 5 {
 			name := fmt.Sprint("f", i)
-			s.write(name, looptest.Pattern(entryBytesMax+1))
+			s.write(name, looptest.Pattern(blindBytesMax+1))
 			c.ask("GET /" + name)
 			assert.LessOrEqual(s, len(s.resting()), restingMax)
 		}
 		assert.NotEmpty(s, s.resting())
 	})
 	sites(t, func(s *site) {
-		s.write("a", looptest.Pattern(entryBytesMax+1))
+		s.write("a", looptest.Pattern(blindBytesMax+1))
 		s.get("/a")
 		assert.Empty(s, s.resting())
 	}, uncached)

@@ -149,7 +149,7 @@ func TestSiblingOfIndex(t *testing.T) {
 // Either one may be too large for memory, and the other not.
 func TestLargeSiblings(t *testing.T) {
 	sites(t, func(s *site) {
-		large, small := looptest.Pattern(entryBytesMax+1), []byte("small")
+		large, small := looptest.Pattern(blindBytesMax+1), []byte("small")
 		s.write("a", large)
 		s.write("a.gz", small)
 		s.write("b", large)

@@ -33,6 +33,9 @@ const (
 	// the page cache by sendfile, which is cheaper from 128 to 256 KB on: it saves
 	// a copy and costs two system calls (design 0007).
 	entryBytesMax = 128 << 10
+	// blindBytesMax is the same for files of overlayfs, tmpfs and NFS: each piece of
+	// those is copied before it is sent, so that sending waits for no disk.
+	blindBytesMax = 1 << 20
 	// freshFor is how long a cached file is believed to be unchanged.
 	freshFor = time.Second
 )

@@ -135,7 +135,7 @@ func TestGet(t *testing.T) {
 
 func TestHead(t *testing.T) {
 	sites(t, func(s *site) {
-		for name, size := range map[string]int{"small": 10, "empty": 0, "large": entryBytesMax + 1} {
+		for name, size := range map[string]int{"small": 10, "empty": 0, "large": blindBytesMax + 1} {
 			s.write(name, looptest.Pattern(size))
 			c := s.dial()
 			for range 2 {
@@ -330,7 +330,7 @@ func TestIndexIsDirectory(t *testing.T) {
 
 func TestConditional(t *testing.T) {
 	sites(t, func(s *site) {
-		for name, size := range map[string]int{"small": 10, "large": entryBytesMax + 1} {
+		for name, size := range map[string]int{"small": 10, "large": blindBytesMax + 1} {
 			s.write(name, looptest.Pattern(size))
 			c := s.dial()
 			first := c.ask("GET /" + name)
