@@ -27,7 +27,6 @@ const (
 	tasksKept    = 16          // idle tasks kept for ever; more are ended when unused for an interval
 	trimInterval = time.Second // how long a burst's tasks are kept
 	poolKept     = 2048        // free chunks and batches kept by a worker: 4 MiB and 1 MiB
-	stashesKept  = 256         // free stashes kept: 2 MiB
 	receiptsKept = 256         // as many bodies that are received at a time cost no allocation
 
 	// acceptRetry is how long a listener waits after the process ran out of
@@ -81,9 +80,9 @@ type ringLoop struct {
 	starved []*ringConn // receives that wait for a buffer to come back
 	lent    int         // Writes that wait while the kernel reads the caller's memory
 
-	batches []*batch // free list
-	chunks  [][]byte // free list of sendChunkBytes each
-	stashes [][]byte // free list of stashBytes each
+	batches []*batch                  // free list
+	chunks  [][]byte                  // free list of sendChunkBytes each
+	stashes [len(stashSizes)][][]byte // free lists of each size
 
 	receipts []*receipt // free list
 

@@ -13,8 +13,6 @@ const (
 	// its multishot receive is ended. More can arrive in the turn that ends it
 	// (the kernel hands over up to 32 buffers at a time), never without bound.
 	stashMax = 16 << 10
-	// stashBytes is the first size of a stash: a head that came in pieces.
-	stashBytes = 8 << 10
 	// multishotBodyMax is up to which rest of a body an armed multishot receive
 	// is left to bring it. Beyond, it is ended and the body read with single
 	// receives, sized to what may be taken: then a fast sender is held back by
@@ -22,6 +20,37 @@ const (
 	// cancel could be submitted).
 	multishotBodyMax = 16 << 10
 )
+
+// stashSizes are what stashes are made in, and how many free ones are kept of each:
+// for a head that came in pieces, and a client's pipeline; for an answer of 100 KB,
+// of which most comes with its head; and for what a turn brings of a larger one. As
+// slices that grew they were 250 KB of garbage for each answer of 100 KB, which
+// cost as much as all else of it.
+var stashSizes = [...]struct{ bytes, kept int }{{8 << 10, 256}, {32 << 10, 64}, {128 << 10, 32}, {512 << 10, 8}}
+
+// getStash returns memory for at least n bytes.
+func (l *ringLoop) getStash(n int) []byte {
+	for i, size := range stashSizes {
+		if n > size.bytes {
+			continue
+		}
+		free := l.stashes[i]
+		if len(free) == 0 {
+			return make([]byte, 0, size.bytes)
+		}
+		l.stashes[i] = free[:len(free)-1]
+		return free[len(free)-1]
+	}
+	return make([]byte, 0, n)
+}
+
+func (l *ringLoop) putStash(stash []byte) {
+	for i, size := range stashSizes {
+		if cap(stash) == size.bytes && len(l.stashes[i]) < size.kept {
+			l.stashes[i] = append(l.stashes[i], stash[:0])
+		}
+	}
+}
 
 // armRecv starts a multishot receive. One that is being cancelled is armed again
 // when it has ended.
@@ -120,21 +149,28 @@ func (c *ringConn) keep(p []byte) {
 	if len(c.in) == 0 {
 		c.stash = c.stash[:0]
 	}
-	if cap(c.stash) == 0 {
-		c.stash = c.loop.getStash()
-	}
-	if len(c.stash)+len(p) > cap(c.stash) && len(c.in) < len(c.stash) {
-		// Consumed bytes make room. Not in the same memory if a task may be
-		// waiting in a Write of what it has in Peek: the kernel reads it.
-		if room := c.stash[:0]; c.loop.lent == 0 {
-			c.stash = append(room, c.in...)
-		} else {
-			c.stash = append(c.loop.getStash(), c.in...)
-		}
+	if len(c.stash)+len(p) > cap(c.stash) {
+		c.makeRoom(len(p))
 	}
 	unread := len(c.in)
 	c.stash = append(c.stash, p...)
 	c.in = c.stash[len(c.stash)-unread-len(p):]
+}
+
+// makeRoom has the stash take n bytes more: in place of consumed ones, or in other
+// memory. A task may be waiting in a Write of what it has in Peek: then the kernel
+// reads the old memory, which is left as it is.
+func (c *ringConn) makeRoom(n int) {
+	l, old := c.loop, c.stash
+	if len(c.in)+n <= cap(old) && l.lent == 0 {
+		c.stash = append(old[:0], c.in...)
+	} else {
+		c.stash = append(l.getStash(len(c.in)+n), c.in...)
+		if l.lent == 0 {
+			l.putStash(old)
+		}
+	}
+	c.in = c.stash
 }
 
 // releaseView gives the ring buffer under in back, and keeps a copy of what is

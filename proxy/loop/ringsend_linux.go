@@ -59,21 +59,6 @@ func (l *ringLoop) getChunk() []byte {
 	return make([]byte, 0, sendChunkBytes)
 }
 
-func (l *ringLoop) getStash() []byte {
-	if n := len(l.stashes); n > 0 {
-		stash := l.stashes[n-1]
-		l.stashes = l.stashes[:n-1]
-		return stash
-	}
-	return make([]byte, 0, stashBytes)
-}
-
-func (l *ringLoop) putStash(stash []byte) {
-	if len(l.stashes) < stashesKept && cap(stash) <= 4*stashBytes {
-		l.stashes = append(l.stashes, stash[:0])
-	}
-}
-
 // room is how many bytes can be copied without another segment.
 func (b *batch) room() int {
 	if !b.open {
