@@ -48,12 +48,9 @@ func (f *File) stat() (Stat, error) {
 	if err := unix.Statx(f.fd, "", flags, unix.STATX_BASIC_STATS, &sys); err != nil {
 		return Stat{}, err // before Linux 4.11, and under old seccomp filters
 	}
-	kind := sys.Mode & unix.S_IFMT
-	return Stat{
-		Size: int64(sys.Size), ModTime: time.Unix(sys.Mtime.Sec, int64(sys.Mtime.Nsec)),
-		Dir: kind == unix.S_IFDIR, Regular: kind == unix.S_IFREG, Inode: sys.Ino,
-		Changed: time.Unix(sys.Ctime.Sec, int64(sys.Ctime.Nsec)).UnixNano(),
-	}, nil
+	modified := time.Unix(sys.Mtime.Sec, int64(sys.Mtime.Nsec))
+	changed := time.Unix(sys.Ctime.Sec, int64(sys.Ctime.Nsec))
+	return newStat(uint32(sys.Mode), int64(sys.Size), sys.Ino, modified, changed), nil
 }
 
 // inMemory reports that sending n bytes from off would not wait for the disk. A
@@ -91,17 +88,16 @@ func (f *File) sampled(off, n int64) bool {
 // look reports that one byte can be read at once. A filesystem that does not
 // know how to answer (overlayfs, NFS) says EOPNOTSUPP: then each piece is brought in.
 // Where the file has become shorter there is nothing to wait for.
-func (f *File) look(at int64) bool {
+func (f *File) look(at int64) bool { return f.readByte(at) == nil }
+
+// tells reports that look knows better than to take everything for cold.
+func (f *File) tells() bool { return f.readByte(0) != unix.EOPNOTSUPP }
+
+// readByte reads one byte, if that is possible without a wait.
+func (f *File) readByte(at int64) error {
 	f.probe.vector[0] = f.probe.page[:]
 	_, err := unix.Preadv2(f.fd, f.probe.vector[:], at, unix.RWF_NOWAIT)
-	return err == nil
-}
-
-// tells reports that inMemory knows better than to take everything for cold.
-func (f *File) tells() bool {
-	f.probe.vector[0] = f.probe.page[:]
-	_, err := unix.Preadv2(f.fd, f.probe.vector[:], 0, unix.RWF_NOWAIT)
-	return err != unix.EOPNOTSUPP
+	return err
 }
 
 // readNow reads what is in memory.

@@ -79,9 +79,14 @@ func (d *Dir) Look(name string) (Stat, error) {
 	if err := unix.Fstat(fd, &sys); err != nil {
 		return Stat{}, &fs.PathError{Op: "fstat", Path: name, Err: err}
 	}
-	kind := sys.Mode & unix.S_IFMT
+	return newStat(sys.Mode, sys.Size, sys.Ino, time.Unix(sys.Mtim.Unix()), time.Unix(sys.Ctim.Unix())), nil
+}
+
+// newStat is of what fstat and statx say.
+func newStat(mode uint32, size int64, inode uint64, modified, changed time.Time) Stat {
+	kind := mode & unix.S_IFMT
 	return Stat{
-		Size: sys.Size, ModTime: time.Unix(sys.Mtim.Unix()), Dir: kind == unix.S_IFDIR, Regular: kind == unix.S_IFREG,
-		Inode: sys.Ino, Changed: sys.Ctim.Nano(),
-	}, nil
+		Size: size, ModTime: modified, Dir: kind == unix.S_IFDIR, Regular: kind == unix.S_IFREG,
+		Inode: inode, Changed: changed.UnixNano(),
+	}
 }

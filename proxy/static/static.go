@@ -166,12 +166,12 @@ func (h *Handler) sendOpen(x *exchange.Exchange, name string, e *entry, f *loop.
 func (h *Handler) closeResting(l loop.Loop) {
 	defer func() { h.closer = false }()
 	for len(h.cache.resting) > 0 {
-		due := l.Now().After(freshFor)
+		since := l.Now()
 		l.Doze(freshFor)
-		if l.Now() < due { // the worker ends, and nobody sleeps
-			due = l.Now().After(freshFor) + 1
+		if l.Now() < since.After(freshFor) { // the worker ends, and nobody sleeps
+			since = l.Now() + 1
 		}
-		h.cache.closeResting(due - loop.Instant(freshFor))
+		h.cache.closeResting(since)
 	}
 }
 
