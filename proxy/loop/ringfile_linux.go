@@ -8,6 +8,105 @@ import (
 	"atlas/proxy/uring"
 )
 
+// SendFile sends by sendfile, a bounded piece at a time. On a full socket it
+// waits for room by a poll operation: splice through the ring would take a
+// kernel thread for each waiting direction (rule R10). What is not in memory is
+// brought in first: sendfile would wait for the disk on the worker's thread.
+func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
+	var done, warm int64 // off+warm is up to where the file is known to be in memory
+	seen := false        // it was there when we looked, and did not have to be brought in
+	turn := false        // the next piece has its turn
+	if c.out != nil {
+		c.loop.Yield() // a send that was on its way may have taken the head along meanwhile
+		if piece := min(n, warmFileBytes); f.inMemory(off, piece) && c.sendAhead() {
+			warm, seen, turn = piece, true, true
+		} else if c.out != nil {
+			c.flush()
+		}
+	}
+	if err := c.awaitSent(); err != nil {
+		return 0, err
+	}
+	c.filing = true
+	defer func() { c.filing = false }()
+	for done < n {
+		if done >= warm {
+			var piece int64
+			piece, seen = c.loop.warmFile(f, off+done, n-done)
+			warm = done + piece
+		}
+		if !turn {
+			c.loop.Yield()
+		}
+		turn = false
+		if err := c.sendFileReady(); err != nil {
+			return done, err
+		}
+		at, size := off+done, int(min(warm-done, sendFileBytes))
+		var m int
+		var err error
+		if seen {
+			m, err = uring.Sendfile(c.fd, f.fd, at, size)
+		} else {
+			m, err = unix.Sendfile(c.fd, f.fd, &at, size) // it may wait after all, and tells Go
+		}
+		switch {
+		case m > 0:
+			done += int64(m)
+		case err == unix.EAGAIN:
+			before := c.loop.now
+			c.awaitRoom()
+			if c.loop.now >= before.After(warmFor) {
+				warm = done
+			}
+		case err == unix.EINTR:
+		case err != nil:
+			c.failSend(err)
+			return done, err
+		default:
+			return done, nil // the file ends here
+		}
+	}
+	return done, nil
+}
+
+// warmFile makes sure that a piece at the beginning of n bytes is in memory, and
+// returns its length, and whether it was there.
+func (l *ringLoop) warmFile(f *File, off, n int64) (piece int64, seen bool) {
+	piece = min(n, warmFileBytes)
+	if seen = f.inMemory(off, piece); !seen {
+		l.bringIn(f, off, piece)
+	}
+	return piece, seen
+}
+
+// sendFileReady fails sending for good where it may not go on: what would follow
+// would be taken for the rest of the file.
+func (c *ringConn) sendFileReady() error {
+	if err := c.sendable(); err != nil {
+		return err
+	}
+	if err := c.cutSend(); err != nil {
+		c.failSend(err)
+		return err
+	}
+	return nil
+}
+
+// awaitRoom waits until the socket takes more, or sendFileReady has to be asked.
+func (c *ringConn) awaitRoom() {
+	c.polling = true
+	c.ops++
+	c.loop.ring.Poll(c.fd, unix.POLLOUT, c.userData(opPoll))
+	for cut := false; c.polling; {
+		if !cut && c.cut(c.writeDeadline) != nil {
+			cut = true
+			c.cancel(opPoll)
+		}
+		c.waitWriter()
+	}
+}
+
 // fileOp is one wait for the disk: operations on a file that threads of the
 // kernel's carry out. Those do not count among Go's threads: goroutines that block
 // take Ps, of which the worker has to get one back after each of its own waits, and

@@ -14,6 +14,9 @@ const (
 	sendChunkBytes = 2048
 	// writeCopyMax is up to which size a write is copied rather than waited for.
 	writeCopyMax = 4 * sendChunkBytes
+	// segmentBytesMax is what the kernel makes one buffer of, at most, and cuts
+	// into packets late (GSO_LEGACY_MAX_SIZE).
+	segmentBytesMax = 64 << 10
 )
 
 // batch is what leaves with one send operation: segments in order, some of them
@@ -148,6 +151,9 @@ func (c *ringConn) Queue(p []byte) error {
 			return err
 		}
 	}
+	if len(p) >= segmentBytesMax {
+		c.sendAhead()
+	}
 	c.gather().refer(p)
 	return nil
 }
@@ -162,6 +168,34 @@ func (c *ringConn) Flush() error {
 		c.flush()
 	}
 	return nil
+}
+
+// sendAhead sends a small head at once, with a large body right behind it, and reports
+// that all of it has left: a turn of the loop is spared. What has not left is still in
+// c.out. It is a segment of its own, as the body is more than one anyway: the client wakes while
+// that is copied, and BBR, where that is in use, takes the connection for a faster one, and sets
+// fewer timers to hold it back (proxy/design/0007).
+func (c *ringConn) sendAhead() bool {
+	b := c.out
+	if c.flight != nil || b == nil || b.message.Segments() != 1 || !b.open {
+		return false
+	}
+	if c.sendable() != nil || c.cutSend() != nil {
+		return false
+	}
+	n, err := unix.SendmsgN(c.fd, b.message.First(), nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	if err != nil {
+		return false // the send behind it meets the same
+	}
+	if n < b.bytes {
+		b.message.Advance(n)
+		b.bytes -= n
+		b.open = false
+		return false
+	}
+	c.out = nil
+	c.loop.putBatch(b)
+	return true
 }
 
 func (c *ringConn) sendable() error {
@@ -325,114 +359,6 @@ func (c *ringConn) waitWriter() {
 func (c *ringConn) polled() {
 	c.polling = false
 	c.loop.wake(c.writer)
-}
-
-// SendFile sends by sendfile, a bounded piece at a time. On a full socket it
-// waits for room by a poll operation: splice through the ring would take a
-// kernel thread for each waiting direction (rule R10). What is not in memory is
-// brought in first: sendfile would wait for the disk on the worker's thread.
-func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
-	var done, warm int64 // off+warm is up to where the file is known to be in memory
-	if c.out != nil {
-		if piece := min(n, warmFileBytes); f.inMemory(off, piece) && c.sendAhead() {
-			warm = piece
-		} else {
-			c.flush()
-		}
-	}
-	if err := c.awaitSent(); err != nil {
-		return 0, err
-	}
-	c.filing = true
-	defer func() { c.filing = false }()
-	for done < n {
-		if done >= warm {
-			warm = done + c.loop.warmFile(f, off+done, n-done)
-		}
-		c.loop.Yield()
-		if err := c.sendFileReady(); err != nil {
-			return done, err
-		}
-		at := off + done
-		m, err := unix.Sendfile(c.fd, f.fd, &at, int(min(warm-done, sendFileBytes)))
-		switch {
-		case m > 0:
-			done += int64(m)
-		case err == unix.EAGAIN:
-			before := c.loop.now
-			c.awaitRoom()
-			if c.loop.now >= before.After(warmFor) {
-				warm = done
-			}
-		case err == unix.EINTR:
-		case err != nil:
-			c.failSend(err)
-			return done, err
-		default:
-			return done, nil // the file ends here
-		}
-	}
-	return done, nil
-}
-
-// sendAhead sends a small head at once, for one segment with the file behind it, and
-// reports that all of it has left: a turn of the loop is spared. What has not left
-// is still in c.out.
-func (c *ringConn) sendAhead() bool {
-	if c.flight != nil || c.out.message.Segments() != 1 || c.sendable() != nil || c.cutSend() != nil {
-		return false
-	}
-	b := c.out
-	n, err := unix.SendmsgN(c.fd, b.message.First(), nil, nil, unix.MSG_MORE|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-	if err != nil {
-		return false // the send behind it meets the same
-	}
-	if n < b.bytes {
-		b.message.Advance(n)
-		b.bytes -= n
-		b.open = false
-		return false
-	}
-	c.out = nil
-	c.loop.putBatch(b)
-	return true
-}
-
-// warmFile makes sure that a piece at the beginning of n bytes is in memory, and
-// returns its length.
-func (l *ringLoop) warmFile(f *File, off, n int64) int64 {
-	piece := min(n, warmFileBytes)
-	if !f.inMemory(off, piece) {
-		l.bringIn(f, off, piece)
-	}
-	return piece
-}
-
-// sendFileReady fails sending for good where it may not go on: what would follow
-// would be taken for the rest of the file.
-func (c *ringConn) sendFileReady() error {
-	if err := c.sendable(); err != nil {
-		return err
-	}
-	if err := c.cutSend(); err != nil {
-		c.failSend(err)
-		return err
-	}
-	return nil
-}
-
-// awaitRoom waits until the socket takes more, or sendFileReady has to be asked.
-func (c *ringConn) awaitRoom() {
-	c.polling = true
-	c.ops++
-	c.loop.ring.Poll(c.fd, unix.POLLOUT, c.userData(opPoll))
-	for cut := false; c.polling; {
-		if !cut && c.cut(c.writeDeadline) != nil {
-			cut = true
-			c.cancel(opPoll)
-		}
-		c.waitWriter()
-	}
 }
 
 // Yield lets everything else go first. A turn of the loop resumes one task that is

@@ -3,6 +3,7 @@ package looptest
 import (
 	"bytes"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,6 +27,7 @@ var sendTests = map[string]func(*Env){
 	"close sends what was written":                closeSendsRest,
 	"reset drops it":                              resetDrops,
 	"files":                                       sendFile,
+	"a file behind two heads that are leaving":    sendFileBehindTwo,
 	"a file that shrinks while it is sent":        sendShrunkFile,
 	"a file to a peer that reads slowly":          sendFileSlowly,
 	"deadline while a file waits for room":        sendFileDeadline,
@@ -230,6 +232,36 @@ func sendFile(e *Env) {
 	for range 2 {
 		e.write(c, "go")
 		e.read(c, "head:"+string(content)+string(content[5:15])+":tail")
+	}
+}
+
+// sendFileBehindTwo has the second head leave while the file waits for its turn.
+func sendFileBehindTwo(e *Env) {
+	content := pattern(100_000)
+	_, open := e.file(content)
+	address := e.Serve(func(c loop.Conn) bool {
+		f := open()
+		defer f.Close()
+		for _, head := range []string{"one:", "two:"} {
+			_, err := c.Write([]byte(head))
+			assert.NoError(e, err)
+			assert.NoError(e, c.Flush())
+		}
+		c.Consume(len(c.Peek()))
+		_, err := c.SendFile(f, 0, f.Size)
+		return assert.NoError(e, err) && c.Flush() == nil
+	})
+	clients := make([]*net.TCPConn, 8) // so that most of them wait for a turn for a while
+	for i := range clients {
+		clients[i] = e.Dial(address)
+	}
+	for range 20 {
+		for _, c := range clients {
+			e.write(c, "go")
+		}
+		for _, c := range clients {
+			e.read(c, "one:two:"+string(content))
+		}
 	}
 }
 
