@@ -43,6 +43,9 @@ type ringConn struct {
 	pollingIn bool  // a poll for bytes is in the kernel
 	readable  bool  // it has found some, which ReadPipe has not taken
 	filing    bool  // a task sends a file, or from a pipe
+	single    bool  // receives into ring buffers are armed one at a time
+	large     bool  // a large body was read since it was parked
+	more      bool  // the socket holds more than the last receive took
 	pieces    uint8 // of the turn that were sent by splice
 
 	in     []byte // received, not consumed: a ring buffer, or the tail of stash
@@ -343,6 +346,7 @@ func (c *ringConn) Park(lost Parked) {
 		c.loop.Post(c.lose)
 		return
 	}
+	c.single, c.large = c.large, false
 	c.armRecv()
 }
 

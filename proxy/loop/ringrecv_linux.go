@@ -52,8 +52,11 @@ func (l *ringLoop) putStash(stash []byte) {
 	}
 }
 
-// armRecv starts a multishot receive. One that is being cancelled is armed again
-// when it has ended.
+// armRecv starts a multishot receive, or a single one. One that is being cancelled is armed
+// again when it has ended.
+//
+// An upstream whose last answer was large gets a single one: a multishot receive would bring
+// 128 KB of the next answer in pieces of 4 KB, with a copy of each, before we see its head.
 func (c *ringConn) armRecv() {
 	c.wantRecv = true
 	if c.armed || c.starving || c.once != nil {
@@ -61,7 +64,11 @@ func (c *ringConn) armRecv() {
 	}
 	c.armed = true
 	c.ops++
-	c.loop.ring.RecvMultishot(c.fd, c.userData(opRecv))
+	if c.single {
+		c.loop.ring.RecvBuffer(c.fd, c.userData(opRecv))
+	} else {
+		c.loop.ring.RecvMultishot(c.fd, c.userData(opRecv))
+	}
 }
 
 // endRecv ends receives of both kinds. Bytes may still arrive with the last
@@ -84,7 +91,13 @@ func (c *ringConn) received(e uring.Completion) {
 	switch errno := unix.Errno(-min(e.Result, 0)); {
 	case e.Result > 0:
 		id, _ := e.Buffer()
-		c.arrived(id, int(e.Result))
+		c.more = e.MoreBytes()
+		if c.single && !c.armed {
+			c.wantRecv = false // until somebody waits for more
+			c.arrived(id, int(e.Result), false)
+			return
+		}
+		c.arrived(id, int(e.Result), c.more && c.armed)
 	case e.Result == 0:
 		c.ended(io.EOF)
 		return
@@ -109,8 +122,10 @@ func (c *ringConn) received(e uring.Completion) {
 	}
 }
 
-// arrived gives n received bytes in ring buffer id to whom they are for.
-func (c *ringConn) arrived(id uint16, n int) {
+// arrived gives n received bytes in ring buffer id to whom they are for. Where more were
+// there, which came with completions of the same turn, a task gets all of them at once: it
+// would send on the first 4 KB in a segment of their own.
+func (c *ringConn) arrived(id uint16, n int, more bool) {
 	l := c.loop
 	p := l.buffers.Take(id, n)
 	switch {
@@ -119,11 +134,15 @@ func (c *ringConn) arrived(id uint16, n int) {
 	case len(c.in) == 0 && (c.idle || c.reader != nil):
 		c.in, c.view, c.viewID = p, true, id
 		l.views = append(l.views, c)
+		t := c.reader
 		if c.idle {
 			c.idle = false
-			l.start(c, nil)
+			t = l.assign(c, nil)
+		}
+		if more {
+			l.wake(t)
 		} else {
-			l.resume(c.reader)
+			l.resume(t)
 		}
 	default:
 		// The task is busy elsewhere (pipelining, or a parked upstream that
@@ -222,18 +241,52 @@ func (c *ringConn) Fill() error {
 		if err := c.cut(c.readDeadline); err != nil {
 			return err
 		}
+		if c.waitsSingly() {
+			if err := c.fillStash(); err != nil {
+				return err
+			}
+			continue
+		}
 		c.armRecv()
 		c.waitReader()
 	}
 	return nil
 }
 
-// Read takes what is there, else receives into p.
+// waitsSingly reports that the last receive was a single one, and left bytes in the socket.
+func (c *ringConn) waitsSingly() bool { return c.single && c.more && !c.armed && !c.starving }
+
+// fillStash receives behind what is unconsumed: what a provided buffer was too small
+// for, such as a record of TLS.
+func (c *ringConn) fillStash() error {
+	c.releaseView()
+	if len(c.in) == 0 {
+		c.stash, c.in = c.stash[:0], nil
+	}
+	if cap(c.stash)-len(c.stash) < stashMax {
+		c.makeRoom(stashMax)
+	}
+	n, err := c.receiveOnce(c.stash[len(c.stash):cap(c.stash)])
+	unread := len(c.in)
+	c.stash = c.stash[:len(c.stash)+n]
+	c.in = c.stash[len(c.stash)-unread-n:]
+	return err
+}
+
+// Read takes what is there, else receives into p. Behind a head that came with a single
+// receive it does both: the beginning of a body is sent with what follows.
 func (c *ringConn) Read(p []byte) (int, error) {
+	if len(p) > multishotBodyMax {
+		c.large = true
+	}
 	for {
 		if len(c.in) > 0 {
 			n := copy(p, c.in)
 			c.Consume(n)
+			if n < len(p) && c.waitsSingly() && c.inErr == nil {
+				m, _ := c.receiveOnce(p[n:]) // what ended it shows at the next call
+				n += m
+			}
 			return n, nil
 		}
 		if c.inErr != nil {
@@ -283,7 +336,7 @@ func (l *ringLoop) putReceipt(r *receipt) {
 func (c *ringConn) receiveOnce(p []byte) (int, error) {
 	r := c.loop.getReceipt()
 	c.once, r.p = r, p
-	c.wantRecv = false
+	c.wantRecv, c.more = false, false
 	c.ops++
 	c.loop.ring.Recv(c.fd, p, c.userData(opRecvOnce))
 	for c.once != nil {

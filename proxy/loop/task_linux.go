@@ -74,8 +74,11 @@ func (t *task) work() {
 	}
 }
 
-// start takes a task off the free list, or makes one, and runs it at once.
-func (l *ringLoop) start(c *ringConn, f *fork) {
+// start runs a task at once.
+func (l *ringLoop) start(c *ringConn, f *fork) { l.resume(l.assign(c, f)) }
+
+// assign takes a task off the free list, or makes one, that has work now.
+func (l *ringLoop) assign(c *ringConn, f *fork) *task {
 	var t *task
 	if n := len(l.free); n > 0 {
 		t = l.free[n-1]
@@ -87,7 +90,7 @@ func (l *ringLoop) start(c *ringConn, f *fork) {
 	}
 	t.conn, t.fork, t.running = c, f, true
 	l.busy++
-	l.resume(t)
+	return t
 }
 
 // resume runs t until it waits or is done. Only the loop calls it, never a

@@ -1,6 +1,7 @@
 package looptest
 
 import (
+	"bytes"
 	"io"
 	"strings"
 	"time"
@@ -13,25 +14,26 @@ import (
 
 // lifeTests are about connections and workers that come and go.
 var lifeTests = map[string]func(*Env){
-	"connections open, speak and close many times":  churn,
-	"addresses of both ends":                        addresses,
-	"an idle connection that expires":               idleExpires,
-	"an accepted connection that never speaks":      neverSpeaks,
-	"close with operations armed: the peer sees it": closeArmed,
-	"close from another task ends a wait":           closeDuringWait,
-	"a parked connection that the peer ends":        parkedEnds,
-	"a parked connection that speaks out of turn":   parkedSpeaks,
-	"a parked connection that expires":              parkedExpires,
-	"a parked connection that is taken back":        parkedReturns,
-	"drain: what is in flight ends in order":        drainInFlight,
-	"drain: idle connections end, new are refused":  drainIdle,
-	"drain: a connection that has not spoken yet":   drainUnspoken,
-	"drain: it wakes who dozes, not who sleeps":     drainWakes,
-	"stop: every wait ends":                         stopEndsWaits,
-	"a descriptor number is reused after close":     descriptorReuse,
-	"post after the end is refused":                 postAfterEnd,
-	"posts from many goroutines":                    postMany,
-	"attachments stay":                              attachments,
+	"connections open, speak and close many times":   churn,
+	"addresses of both ends":                         addresses,
+	"an idle connection that expires":                idleExpires,
+	"an accepted connection that never speaks":       neverSpeaks,
+	"close with operations armed: the peer sees it":  closeArmed,
+	"close from another task ends a wait":            closeDuringWait,
+	"a parked connection that the peer ends":         parkedEnds,
+	"a parked connection that speaks out of turn":    parkedSpeaks,
+	"a parked connection that expires":               parkedExpires,
+	"a parked connection that is taken back":         parkedReturns,
+	"a parked connection of large and small answers": parkedSizes,
+	"drain: what is in flight ends in order":         drainInFlight,
+	"drain: idle connections end, new are refused":   drainIdle,
+	"drain: a connection that has not spoken yet":    drainUnspoken,
+	"drain: it wakes who dozes, not who sleeps":      drainWakes,
+	"stop: every wait ends":                          stopEndsWaits,
+	"a descriptor number is reused after close":      descriptorReuse,
+	"post after the end is refused":                  postAfterEnd,
+	"posts from many goroutines":                     postMany,
+	"attachments stay":                               attachments,
 }
 
 func churn(e *Env) {
@@ -161,6 +163,49 @@ func parkedReturns(e *Env) {
 		c.Close()
 	})
 	assert.Empty(e, told)
+}
+
+// parkedSizes has answers follow one another whose sizes have nothing to do with each other:
+// how the next one is received depends on the last one, and must not show.
+func parkedSizes(e *Env) {
+	const piece = 64 << 10
+	peer, c := e.peers()
+	told := make(lost, 2)
+	content := pattern(300_000)
+	answers := []struct{ head, body int }{
+		{10, 0}, {10, 100_000}, {10, 100_000}, {10, 3}, {10, 9_000}, {12_000, 200_000}, {12_000, 20_000}, {40_000, 0},
+		{12_000, 300_000}, {4_096, 300_000}, {4_095, 0}, {10, 100_000}, {10, 0},
+	}
+	for _, a := range answers {
+		answer := append(bytes.Repeat([]byte("h"), a.head-1), '\n')
+		answer = append(answer, content[:a.body]...)
+		e.Task(func() { c.Park(told) })
+		sent := make(chan error, 1)
+		e.Task(func() {
+			assert.True(e, c.Unpark())
+			go func() { _, err := peer.Write(answer); sent <- err }()
+			c.SetReadDeadline(e.Loop.Now().After(patience))
+			line, err := readLine(c)
+			assert.NoError(e, err)
+			assert.Len(e, line, a.head)
+			c.Consume(len(line))
+			var body []byte
+			for p := make([]byte, piece); err == nil && len(body) < a.body; {
+				var n int
+				n, err = c.Read(p[:min(piece, a.body-len(body))])
+				body = append(body, p[:n]...)
+			}
+			assert.NoError(e, err)
+			assert.True(e, bytes.Equal(content[:a.body], body), "%d bytes behind a head of %d", a.body, a.head)
+		})
+		require.NoError(e, <-sent)
+	}
+	e.Task(func() {
+		c.SetReadDeadline(0)
+		c.Park(told)
+	})
+	require.NoError(e, peer.Close())
+	wait(e, "loss", func() { assert.Same(e, c, <-told) })
 }
 
 func drainInFlight(e *Env) {

@@ -20,9 +20,10 @@ const (
 	cancelAll = 1 << 0 // IORING_ASYNC_CANCEL_ALL in sqe.cancel_flags, 5.19
 	cancelFd  = 1 << 1 // IORING_ASYNC_CANCEL_FD
 
-	cqeFlagBuffer  = 1 << 0 // IORING_CQE_F_BUFFER: the upper 16 bits of flags are a buffer id
-	cqeFlagMore    = 1 << 1 // IORING_CQE_F_MORE: the operation stays armed
-	cqeBufferShift = 16     // IORING_CQE_BUFFER_SHIFT
+	cqeFlagBuffer    = 1 << 0 // IORING_CQE_F_BUFFER: the upper 16 bits of flags are a buffer id
+	cqeFlagMore      = 1 << 1 // IORING_CQE_F_MORE: the operation stays armed
+	cqeFlagMoreBytes = 1 << 2 // IORING_CQE_F_SOCK_NONEMPTY: the socket holds more than was received
+	cqeBufferShift   = 16     // IORING_CQE_BUFFER_SHIFT
 )
 
 // geteventsArg mirrors struct io_uring_getevents_arg.

@@ -41,6 +41,15 @@ func (r *Ring) RecvMultishot(fd int, userData uint64) {
 	sqe.SetUserData(userData)
 }
 
+// RecvBuffer receives once into a provided buffer.
+func (r *Ring) RecvBuffer(fd int, userData uint64) {
+	sqe := r.next()
+	sqe.PrepOperation(abi.IORING_OP_RECV, int32(fd), 0, 0, 0)
+	sqe.SetFlags(abi.IOSQE_FLAGS_BUFFER_SELECT)
+	sqe.SetBufGroup(bufferGroup)
+	sqe.SetUserData(userData)
+}
+
 // Recv receives once into p, which the kernel owns until the completion.
 func (r *Ring) Recv(fd int, p []byte, userData uint64) {
 	sqe := r.next()

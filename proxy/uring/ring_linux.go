@@ -63,6 +63,10 @@ type Completion struct {
 // More reports whether the operation stays armed (IORING_CQE_F_MORE).
 func (c Completion) More() bool { return c.flags&cqeFlagMore != 0 }
 
+// MoreBytes reports that the socket held more than this receive took
+// (IORING_CQE_F_SOCK_NONEMPTY, Linux 5.19).
+func (c Completion) MoreBytes() bool { return c.flags&cqeFlagMoreBytes != 0 }
+
 // Buffer returns the provided buffer that holds the received bytes, if any.
 func (c Completion) Buffer() (id uint16, ok bool) {
 	return uint16(c.flags >> cqeBufferShift), c.flags&cqeFlagBuffer != 0
