@@ -306,9 +306,10 @@ func TestPlanOfCurves(t *testing.T) {
 		"static-1k-cores cores=1": both, "static-1k-cores cores=2": alone, "static-1k-cores cores=4": alone,
 		"static-1k-connections c=64": alone, "proxy-1k-connections c=64": both,
 		"static-1k-conns c=1": both, "static-1k-conns c=10": both, "static-1k-conns c=100": both,
-		"static-1k-conns c=500": both, "static-1k-conns c=1000": both, "static-1k-conns c=10000": both,
+		"static-1k-conns c=500": both, "static-1k-conns c=1000": both, "static-1k-conns c=5000": both,
+		"static-1k-conns c=10000": both,
 	}, cells)
-	require.Len(t, names, 6*2+4+3+6*2, "each is stored by a name of its own")
+	require.Len(t, names, 6*2+4+3+7*2, "each is stored by a name of its own")
 
 	all, err = scenarios.Match(scenarios.Files, "overload")
 	require.NoError(t, err)
@@ -354,10 +355,10 @@ func TestFitConns(t *testing.T) {
 	require.Equal(t, []string{"proxy-1k-conns c=10000 is left out: it needs 20512 open files, and the hard limit is 20000, " +
 		"which needs CAP_SYS_RESOURCE to go beyond: raise it (ulimit -Hn, LimitNOFILE= of systemd)"}, o.notes)
 	require.Equal(t, map[string][]int{
-		"proxy-1k-conns": {1, 10, 100, 500, 1000}, "static-1k-conns": {1, 10, 100, 500, 1000, 10_000},
+		"proxy-1k-conns": {1, 10, 100, 500, 1000, 5000}, "static-1k-conns": {1, 10, 100, 500, 1000, 5000, 10_000},
 		"idle-conns": {5000}, "static-1k": {100, 500},
 	}, counts())
-	require.Len(t, all[1].Load.Conns, 6, "what was read stays as it is")
+	require.Len(t, all[1].Load.Conns, 7, "what was read stays as it is")
 
 	o = &options{scenarios: all}
 	require.NoError(t, o.fitConns(20_600, 20_000))
@@ -367,7 +368,7 @@ func TestFitConns(t *testing.T) {
 		"static-1k-conns c=10000 is left out: it needs 20512 local ports, and there are 20000: " +
 			"widen net.ipv4.ip_local_port_range (sysctl)",
 	}, o.notes)
-	require.Len(t, counts()["static-1k-conns"], 5)
+	require.Len(t, counts()["static-1k-conns"], 6)
 
 	o = &options{scenarios: all[:1]}
 	require.ErrorContains(t, o.fitConns(5000, ports), "idle-conns c=5000 is left out: it needs 5512 open files")
