@@ -75,6 +75,9 @@ func (f *File) inMemory(off, n int64) bool {
 	return f.probe.pages.Cache >= uint64((off+n-first+pageBytes-1)/pageBytes)
 }
 
+// counted reports that inMemory knows of each page, and not of samples.
+func (f *File) counted() bool { return !f.probe.uncounted }
+
 // sampled looks at some pages between off and off+n.
 func (f *File) sampled(off, n int64) bool {
 	for at := off; at < off+n; at += sampleBytes {

@@ -14,12 +14,12 @@ import (
 // brought in first: sendfile would wait for the disk on the worker's thread.
 func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 	var done, warm int64 // off+warm is up to where the file is known to be in memory
-	seen := false        // it was there when we looked, and did not have to be brought in
+	seen := false        // each page was there when we looked, and did not have to be brought in
 	turn := false        // the next piece has its turn
 	if c.out != nil {
 		c.loop.Yield() // a send that was on its way may have taken the head along meanwhile
 		if piece := min(n, warmFileBytes); f.inMemory(off, piece) && c.sendAhead() {
-			warm, seen, turn = piece, true, true
+			warm, seen, turn = piece, f.counted(), true
 		} else if c.out != nil {
 			c.flush()
 		}
@@ -71,13 +71,14 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 }
 
 // warmFile makes sure that a piece at the beginning of n bytes is in memory, and
-// returns its length, and whether it was there.
+// returns its length, and whether each page of it was there.
 func (l *ringLoop) warmFile(f *File, off, n int64) (piece int64, seen bool) {
 	piece = min(n, warmFileBytes)
-	if seen = f.inMemory(off, piece); !seen {
+	if !f.inMemory(off, piece) {
 		l.bringIn(f, off, piece)
+		return piece, false
 	}
-	return piece, seen
+	return piece, f.counted()
 }
 
 // sendFileReady fails sending for good where it may not go on: what would follow

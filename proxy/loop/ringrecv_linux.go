@@ -336,9 +336,16 @@ func (l *ringLoop) putReceipt(r *receipt) {
 func (c *ringConn) receiveOnce(p []byte) (int, error) {
 	r := c.loop.getReceipt()
 	c.once, r.p = r, p
+	more := c.more
 	c.wantRecv, c.more = false, false
 	c.ops++
-	c.loop.ring.Recv(c.fd, p, c.userData(opRecvOnce))
+	if more {
+		// Mostly there is: but urgent bytes count and do not come, and before Linux 6.5 a Unix
+		// socket said so at random. What is here already must not wait for it.
+		c.loop.ring.RecvNow(c.fd, p, c.userData(opRecvOnce))
+	} else {
+		c.loop.ring.Recv(c.fd, p, c.userData(opRecvOnce))
+	}
 	for c.once != nil {
 		if r.cut == nil {
 			if r.cut = c.cut(c.readDeadline); r.cut != nil && !c.closing {

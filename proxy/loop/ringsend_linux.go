@@ -17,6 +17,9 @@ const (
 	// segmentBytesMax is what the kernel makes one buffer of, at most, and cuts
 	// into packets late (GSO_LEGACY_MAX_SIZE).
 	segmentBytesMax = 64 << 10
+	// headBytesMin is less than the head of a response has, and more than that of a chunk,
+	// which is no segment of its own: that cost a quarter of a chunked answer of 1 MB.
+	headBytesMin = 64
 )
 
 // batch is what leaves with one send operation: segments in order, some of them
@@ -151,7 +154,7 @@ func (c *ringConn) Queue(p []byte) error {
 			return err
 		}
 	}
-	if len(p) >= segmentBytesMax {
+	if len(p) >= segmentBytesMax && c.out != nil && c.out.bytes >= headBytesMin {
 		c.sendAhead()
 	}
 	c.gather().refer(p)

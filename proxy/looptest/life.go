@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"atlas/proxy/loop"
 )
@@ -25,6 +26,7 @@ var lifeTests = map[string]func(*Env){
 	"a parked connection that expires":               parkedExpires,
 	"a parked connection that is taken back":         parkedReturns,
 	"a parked connection of large and small answers": parkedSizes,
+	"a parked connection and urgent bytes":           parkedUrgent,
 	"drain: what is in flight ends in order":         drainInFlight,
 	"drain: idle connections end, new are refused":   drainIdle,
 	"drain: a connection that has not spoken yet":    drainUnspoken,
@@ -206,6 +208,54 @@ func parkedSizes(e *Env) {
 	})
 	require.NoError(e, peer.Close())
 	wait(e, "loss", func() { assert.Same(e, c, <-told) })
+}
+
+// parkedUrgent has the kernel say that there is more where no receive brings it: an
+// urgent byte. What is here must not wait for that.
+func parkedUrgent(e *Env) {
+	const large, bufferBytes = 300_000, 4 << 10
+	peer, c := e.peers()
+	raw, err := peer.SyscallConn()
+	require.NoError(e, err)
+	send := func(n, flags int) {
+		for n > 0 {
+			var sent int
+			var err error
+			assert.NoError(e, raw.Write(func(fd uintptr) bool {
+				sent, err = unix.SendmsgN(int(fd), make([]byte, n), nil, nil, flags)
+				return err != unix.EAGAIN
+			}))
+			if !assert.NoError(e, err) {
+				return
+			}
+			n -= sent
+		}
+	}
+	p := make([]byte, 64<<10)
+	read := func(n int) {
+		c.SetReadDeadline(e.Loop.Now().After(patience / 4))
+		for n > 0 {
+			m, err := c.Read(p)
+			if !assert.NoError(e, err) {
+				return
+			}
+			n -= m
+		}
+		assert.Zero(e, n)
+	}
+	go send(large, 0)
+	e.Task(func() {
+		read(large)
+		c.Park(make(lost, 1))
+	})
+	began := time.Now()
+	e.Task(func() {
+		assert.True(e, c.Unpark())
+		go send(bufferBytes+1, unix.MSG_OOB) // the last one is urgent
+		assert.NoError(e, c.Fill())
+		read(bufferBytes)
+	})
+	assert.Less(e, time.Since(began), patience/4, "it waited for the urgent byte")
 }
 
 func drainInFlight(e *Env) {

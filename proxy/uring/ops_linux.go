@@ -57,6 +57,14 @@ func (r *Ring) Recv(fd int, p []byte, userData uint64) {
 	sqe.SetUserData(userData)
 }
 
+// RecvNow is Recv that does not wait: where nothing is there it completes with EAGAIN.
+func (r *Ring) RecvNow(fd int, p []byte, userData uint64) {
+	sqe := r.next()
+	sqe.PrepOperation(abi.IORING_OP_RECV, int32(fd), address(p), uint32(len(p)), 0)
+	sqe.SetOpFlags(unix.MSG_DONTWAIT)
+	sqe.SetUserData(userData)
+}
+
 // Send sends all of p (MSG_WAITALL: without it a 16 MB send went short on
 // kernel 6.18). The kernel owns p until the completion.
 func (r *Ring) Send(fd int, p []byte, userData uint64) {
