@@ -14,12 +14,12 @@ import (
 // brought in first: sendfile would wait for the disk on the worker's thread.
 func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 	var done, warm int64 // off+warm is up to where the file is known to be in memory
-	seen := false        // each page was there when we looked, and did not have to be brought in
+	seen := false        // it was there when we looked, and did not have to be brought in
 	turn := false        // the next piece has its turn
 	if c.out != nil {
 		c.loop.Yield() // a send that was on its way may have taken the head along meanwhile
 		if piece := min(n, warmFileBytes); f.inMemory(off, piece) && c.sendAhead() {
-			warm, seen, turn = piece, f.counted(), true
+			warm, seen, turn = piece, true, true
 		} else if c.out != nil {
 			c.flush()
 		}
@@ -45,7 +45,7 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 		at, size := off+done, int(min(warm-done, sendFileBytes))
 		var m int
 		var err error
-		if seen {
+		if seen && f.counted() {
 			m, err = uring.Sendfile(c.fd, f.fd, at, size)
 		} else {
 			m, err = unix.Sendfile(c.fd, f.fd, &at, size) // it may wait after all, and tells Go
@@ -71,14 +71,13 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 }
 
 // warmFile makes sure that a piece at the beginning of n bytes is in memory, and
-// returns its length, and whether each page of it was there.
+// returns its length, and whether it was there.
 func (l *ringLoop) warmFile(f *File, off, n int64) (piece int64, seen bool) {
 	piece = min(n, warmFileBytes)
-	if !f.inMemory(off, piece) {
+	if seen = f.inMemory(off, piece); !seen {
 		l.bringIn(f, off, piece)
-		return piece, false
 	}
-	return piece, f.counted()
+	return piece, seen
 }
 
 // sendFileReady fails sending for good where it may not go on: what would follow

@@ -92,12 +92,14 @@ func (c *ringConn) received(e uring.Completion) {
 	case e.Result > 0:
 		id, _ := e.Buffer()
 		c.more = e.MoreBytes()
-		if c.single && !c.armed {
+		last := c.single && !c.armed
+		if last {
 			c.wantRecv = false // until somebody waits for more
-			c.arrived(id, int(e.Result), false)
+		}
+		c.arrived(id, int(e.Result))
+		if last {
 			return
 		}
-		c.arrived(id, int(e.Result), c.more && c.armed)
 	case e.Result == 0:
 		c.ended(io.EOF)
 		return
@@ -125,7 +127,7 @@ func (c *ringConn) received(e uring.Completion) {
 // arrived gives n received bytes in ring buffer id to whom they are for. Where more were
 // there, which came with completions of the same turn, a task gets all of them at once: it
 // would send on the first 4 KB in a segment of their own.
-func (c *ringConn) arrived(id uint16, n int, more bool) {
+func (c *ringConn) arrived(id uint16, n int) {
 	l := c.loop
 	p := l.buffers.Take(id, n)
 	switch {
@@ -139,7 +141,7 @@ func (c *ringConn) arrived(id uint16, n int, more bool) {
 			c.idle = false
 			t = l.assign(c, nil)
 		}
-		if more {
+		if c.more && c.armed {
 			l.wake(t)
 		} else {
 			l.resume(t)
