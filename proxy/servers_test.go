@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -138,16 +139,6 @@ func (n *neighbour) stop() {
 	n.cmd = nil
 }
 
-// freePort is a port that nobody listens on.
-func freePort(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return port
-}
-
 // neighbours are what is asked, and the configuration of each. $PORT, $ORIGIN,
 // $DIR and $FILES are filled in.
 var neighbours = map[string]struct {
@@ -196,7 +187,7 @@ listen store
 func startNeighbour(t testing.TB, name string, s *store) *neighbour {
 	t.Helper()
 	requireInstalled(t, name)
-	dir, port := t.TempDir(), freePort(t)
+	dir, port := t.TempDir(), strconv.Itoa(looptest.FreePort(t))
 	user := ""
 	if os.Geteuid() == 0 {
 		user = "user root;" // its workers read our files

@@ -215,10 +215,7 @@ func TestOpensslServer(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(k.dir, "file"), body, 0o644))
 		cert, key := looptest.WritePair(t, k.dir, "up", k.Issue(t, looptest.Leaf{Names: []string{"up.test"}}))
 		ca := k.WriteCert(t, k.dir, "ca")
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		address := ln.Addr().String()
-		require.NoError(t, ln.Close())
+		address := fmt.Sprintf("127.0.0.1:%d", looptest.FreePort(t))
 		server := exec.Command("openssl", "s_server", "-accept", address, "-cert", cert, "-key", key, "-WWW", "-quiet")
 		server.Dir = k.dir
 		require.NoError(t, looptest.Start(server))
@@ -288,7 +285,7 @@ func TestHAProxyAroundTLS(t *testing.T) {
 	haproxy := requireInstalled(t, "haproxy")
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		k := newKeys(t)
-		in, told := freePort(t), freePort(t)
+		in, told := looptest.FreePort(t), looptest.FreePort(t)
 		s := launch(t, accepting(k.tcpTLS(engine, fmt.Sprintf("127.0.0.1:%d", told), `send_proxy = "v2"`,
 			`alpn = ["http/1.1"]`)), nil)
 		file := filepath.Join(t.TempDir(), "haproxy.cfg")
@@ -309,7 +306,7 @@ backend atlas
   mode tcp
   server atlas %s ssl ca-file %s sni str(a.test) verifyhost a.test alpn http/1.1 send-proxy
 `, told, in, s.Addr(), k.WriteCert(t, k.dir, "ca")), 0o644))
-		run(t, told, haproxy, "-db", "-f", file)
+		run(t, []int{told, in}, haproxy, "-db", "-f", file)
 		c := dialFrom(t, "127.0.0.9", fmt.Sprintf("127.0.0.1:%d", in))
 		assert.Equal(t, "a.test 127.0.0.9 a", c.get("/"))
 		assert.Equal(t, "a.test 127.0.0.9 a", c.get("/"))

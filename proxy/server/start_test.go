@@ -72,16 +72,12 @@ func TestStartErrors(t *testing.T) {
 
 // What asks for TLS never gets plain text: nothing listens.
 func TestStartTLSListensNowhere(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := ln.Addr().String()
-	require.NoError(t, ln.Close())
-	_, port, _ := net.SplitHostPort(address)
-	text := fmt.Sprintf("[listen]\naddress = \"127.0.0.1\"\nport = %s\nmode = \"static\"\nroot = \".\"\n"+
+	port := looptest.FreePort(t)
+	text := fmt.Sprintf("[listen]\naddress = \"127.0.0.1\"\nport = %d\nmode = \"static\"\nroot = \".\"\n"+
 		"[listen.tls]\ncert = \"c\"\nkey = \"k\"\n", port)
-	_, err = Start(parse(t, text), new(logBook).logger())
+	_, err := Start(parse(t, text), new(logBook).logger())
 	require.Error(t, err)
-	_, err = net.Dial("tcp", address)
+	_, err = net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	assert.ErrorContains(t, err, "refused")
 }
 

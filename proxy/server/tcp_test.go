@@ -138,17 +138,9 @@ func TestAcceptProxy(t *testing.T) {
 	})
 }
 
-// freePort is a port that nobody has just now.
-func freePort(t testing.TB) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
-}
-
-// run starts a program that ends with the test, and waits until it listens.
-func run(t *testing.T, port int, program string, args ...string) {
+// run starts a program that ends with the test, and waits until it listens at all
+// of its ports: it opens them one after the other.
+func run(t *testing.T, ports []int, program string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(program, args...)
 	var said logBook
@@ -169,11 +161,14 @@ func run(t *testing.T, port int, program string, args ...string) {
 			t.Fatalf("%s ended: %s", program, said.lines(""))
 		default:
 		}
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
+		for _, port := range ports {
+			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			if err != nil {
+				return false
+			}
 			_ = c.Close()
 		}
-		return err == nil
+		return true
 	})
 }
 
@@ -185,7 +180,7 @@ func TestHAProxyInARow(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 				last := launch(t, accepting(looptest.ProxyConfig(engine, []string{forwarded(t)})), nil)
-				port := freePort(t)
+				port := looptest.FreePort(t)
 				file := filepath.Join(t.TempDir(), "haproxy.cfg")
 				require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `
 defaults
@@ -199,7 +194,7 @@ frontend in
 backend out
   server last %s %s check inter 50ms check-send-proxy
 `, port, last.Addr(), send), 0o644))
-				run(t, port, haproxy, "-db", "-f", file)
+				run(t, []int{port}, haproxy, "-db", "-f", file)
 				first := launch(t, tcpConfig(engine, []string{fmt.Sprintf("127.0.0.1:%d", port)},
 					fmt.Sprintf("send_proxy = %q", version), "[upstreams.health_check]\ninterval = \"50ms\""), nil)
 				for i := range 5 {
@@ -230,7 +225,7 @@ func TestNginxInARow(t *testing.T) {
 	}
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		last := launch(t, accepting(looptest.ProxyConfig(engine, []string{forwarded(t)})), nil)
-		said, passed := freePort(t), freePort(t)
+		said, passed := looptest.FreePort(t), looptest.FreePort(t)
 		dir := t.TempDir()
 		file := filepath.Join(dir, "nginx.conf")
 		require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `%s
@@ -248,7 +243,7 @@ stream {
   server { listen 127.0.0.1:%d; proxy_pass %s; proxy_protocol on; }
 }
 `, load, said, passed, last.Addr()), 0o644))
-		run(t, passed, nginx, "-p", dir, "-c", file)
+		run(t, []int{said, passed}, nginx, "-p", dir, "-c", file)
 		for _, version := range []string{"v1", "v2"} {
 			s := launch(t, tcpConfig(engine, []string{fmt.Sprintf("127.0.0.1:%d", said)},
 				fmt.Sprintf("send_proxy = %q", version)), nil)

@@ -20,6 +20,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/tools/txtar"
+
+	"atlas/proxy/looptest"
 )
 
 var update = flag.Bool("update", false, "record testdata/nginx/corpus.txtar again, with nginx")
@@ -249,16 +251,14 @@ func record(t *testing.T, corpus *txtar.Archive) {
 }
 
 func startNginx(t *testing.T, root string) (address string) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address = ln.Addr().String()
-	require.NoError(t, ln.Close())
+	port := looptest.FreePort(t)
+	address = fmt.Sprintf("127.0.0.1:%d", port)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "nginx.conf")
 	out, err := os.Create(config)
 	require.NoError(t, err)
 	err = template.Must(template.ParseFiles("testdata/nginx/nginx.conf")).Execute(out, map[string]any{
-		"Superuser": os.Geteuid() == 0, "Dir": dir, "Root": root, "Port": ln.Addr().(*net.TCPAddr).Port,
+		"Superuser": os.Geteuid() == 0, "Dir": dir, "Root": root, "Port": port,
 	})
 	require.NoError(t, err)
 	require.NoError(t, out.Close())
