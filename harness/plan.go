@@ -77,6 +77,23 @@ func (o *options) ofForm(all []*scenarios.Scenario) []*scenarios.Scenario {
 // until it is idle, and to stop it.
 const stepBeside = 500 * time.Millisecond
 
+// connTime is how long a step is measured at least for each connection of a closed
+// loop: wrk opens them in that time. With 10,000 of them a second was over before the
+// first answer of any server, and after five a request costs what it does after ten.
+const connTime = 500 * time.Microsecond
+
+// measuredOf is how long the load of a step is measured.
+func (o *options) measuredOf(st step) time.Duration {
+	if st.counts {
+		return o.counting
+	}
+	measured := o.form.measured
+	if load := st.cell.scenario.Load; load.Mode == scenarios.Closed && load.Of == scenarios.Requests {
+		measured = max(measured, time.Duration(st.cell.conns)*connTime)
+	}
+	return measured
+}
+
 // lasts estimates how long a plan takes, its counting pass included.
 func (o *options) lasts(plan []step) (all time.Duration) {
 	for i, st := range plan {
@@ -84,10 +101,8 @@ func (o *options) lasts(plan []step) (all time.Duration) {
 			all += stepBeside // it starts with the one before it
 			continue
 		}
-		measured := o.form.measured
-		if st.counts {
-			measured = o.counting
-		} else if st.cell.scenario.Load.Greedy != "" {
+		measured := o.measuredOf(st)
+		if !st.counts && st.cell.scenario.Load.Greedy != "" {
 			measured *= 2 // without the greedy client, and beside it
 		}
 		all += o.form.warmup + measured + stepBeside

@@ -265,6 +265,25 @@ func TestAbout(t *testing.T) {
 	require.Equal(t, 4500*time.Millisecond+2*stepBeside, o.lasts([]step{{cell: plain}, {cell: plain, counts: true}}))
 }
 
+// A closed loop has time for each of its connections, which wrk opens while it is
+// measured; nothing else lasts longer for having more.
+func TestMeasuredOf(t *testing.T) {
+	o := &options{form: quickForm, counting: countingMax}
+	of := func(mode scenarios.Mode, work scenarios.Work, conns int) step {
+		s := new(scenarios.Scenario)
+		s.Load.Mode, s.Load.Of = mode, work
+		return step{cell: cell{scenario: s, conns: conns}}
+	}
+	crowd := of(scenarios.Closed, scenarios.Requests, 10_000)
+	require.Equal(t, 5*time.Second, o.measuredOf(crowd))
+	require.Equal(t, 5*time.Second, (&session{options: o}).load(crowd).Measured)
+	require.Equal(t, time.Second, o.measuredOf(of(scenarios.Closed, scenarios.Requests, 500)))
+	require.Equal(t, time.Second, o.measuredOf(of(scenarios.Open, scenarios.Requests, 10_000)))
+	require.Equal(t, time.Second, o.measuredOf(of(scenarios.Closed, scenarios.Idle, 10_000)))
+	crowd.counts = true
+	require.Equal(t, countingMax, o.measuredOf(crowd))
+}
+
 // Every scenario is in one form at least, and a curve in one alone.
 func TestForm(t *testing.T) {
 	all, err := scenarios.Match(scenarios.Files, "*")
@@ -355,10 +374,10 @@ func TestFitConns(t *testing.T) {
 	require.Equal(t, []string{"proxy-1k-conns c=10000 is left out: it needs 20512 open files, and the hard limit is 20000, " +
 		"which needs CAP_SYS_RESOURCE to go beyond: raise it (ulimit -Hn, LimitNOFILE= of systemd)"}, o.notes)
 	require.Equal(t, map[string][]int{
-		"proxy-1k-conns": {1, 10, 100, 500, 1000, 5000}, "static-1k-conns": {1, 10, 100, 500, 1000, 5000, 10_000},
+		"proxy-1k-conns": {1, 10, 100, 500, 1000, 5000, 9000}, "static-1k-conns": {1, 10, 100, 500, 1000, 5000, 10_000},
 		"idle-conns": {5000}, "static-1k": {100, 500},
 	}, counts())
-	require.Len(t, all[1].Load.Conns, 7, "what was read stays as it is")
+	require.Len(t, all[1].Load.Conns, 8, "what was read stays as it is")
 
 	o = &options{scenarios: all}
 	require.NoError(t, o.fitConns(20_600, 20_000))

@@ -271,7 +271,7 @@ func (s *session) site(c cell) subject.Site {
 
 // load is what a step asks of its subject.
 func (s *session) load(st step) attack.Load {
-	load := attack.Load{
+	return attack.Load{
 		Of:       st.cell.scenario.Load.Of,
 		Conns:    st.cell.conns,
 		Rate:     st.cell.scenario.Load.Rate,
@@ -279,12 +279,8 @@ func (s *session) load(st step) attack.Load {
 		Shed:     st.cell.scenario.Load.Shed,
 		Greedy:   st.cell.scenario.Load.Greedy,
 		Warmup:   s.options.form.warmup,
-		Measured: s.options.form.measured,
+		Measured: s.options.measuredOf(st),
 	}
-	if st.counts {
-		load.Measured = s.options.counting
-	}
-	return load
 }
 
 // target is what the load of a cell asks a server.
