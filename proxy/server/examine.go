@@ -152,12 +152,12 @@ func (p *pair) examineDates(table string, now time.Time) []Finding {
 	f := Finding{Key: table + ".cert", Warning: true, Hint: "get a new one"}
 	switch left := leaf.NotAfter.Sub(now); {
 	case left < 0:
-		f.Message = "the certificate ended on " + leaf.NotAfter.UTC().Format(time.DateTime)
+		f.Message = "the certificate ended on " + leaf.NotAfter.UTC().Format(utcTime)
 	case left < expiryWarning:
 		f.Message = fmt.Sprintf("the certificate ends on %s, in %d days",
-			leaf.NotAfter.UTC().Format(time.DateTime), int(left.Hours()/24))
+			leaf.NotAfter.UTC().Format(utcTime), int(left.Hours()/24))
 	case now.Before(leaf.NotBefore):
-		f.Message = "the certificate is good only from " + leaf.NotBefore.UTC().Format(time.DateTime)
+		f.Message = "the certificate is good only from " + leaf.NotBefore.UTC().Format(utcTime)
 		f.Hint = "is the clock of this machine right?"
 	case len(leaf.DNSNames)+len(leaf.IPAddresses) == 0:
 		f.Message = "the certificate is for no name: no client will accept it"

@@ -23,6 +23,8 @@ const (
 	expiryWarning = 14 * 24 * time.Hour
 	// expiryRepeat is how often.
 	expiryRepeat = 24 * time.Hour
+	// utcTime is how the instants of certificates are told, which are in UTC.
+	utcTime = time.DateTime + " UTC"
 )
 
 // handshakes is what lives as long as the process of the TLS of the listener: what
@@ -245,7 +247,7 @@ func (s *secure) checkStaple(der []byte, now time.Time) error {
 	case response.Status != ocsp.Good:
 		return fmt.Errorf("%s says that the certificate is not good", file)
 	case !response.NextUpdate.IsZero() && now.After(response.NextUpdate):
-		return fmt.Errorf("%s has been out of date since %s", file, response.NextUpdate.Format(time.DateTime))
+		return fmt.Errorf("%s has been out of date since %s", file, response.NextUpdate.UTC().Format(utcTime))
 	}
 	return nil
 }
@@ -284,7 +286,7 @@ func (s *secure) look(now time.Time) {
 	}
 	if changed {
 		s.log.Info("certificates loaded", "cert", s.pairs[0].files[0],
-			"until", s.pairs[0].good.Leaf.NotAfter.UTC().Format(time.DateTime))
+			"until", s.pairs[0].good.Leaf.NotAfter.UTC().Format(utcTime))
 	}
 	s.warnExpiry(now)
 }
@@ -332,6 +334,6 @@ func (s *secure) warnExpiry(now time.Time) {
 			message = "certificate has ended"
 		}
 		s.log.Warn(message, "cert", p.files[0], "names", strings.Join(p.good.Leaf.DNSNames, " "),
-			"on", p.good.Leaf.NotAfter.UTC().Format(time.DateTime), "days", int(left.Hours()/24))
+			"on", p.good.Leaf.NotAfter.UTC().Format(utcTime), "days", int(left.Hours()/24))
 	}
 }
