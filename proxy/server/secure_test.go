@@ -245,13 +245,16 @@ func TestCertificatesSwap(t *testing.T) {
 		k.pair("a", "second.test")
 		eventually(t, "the second", func() bool { return slices.Equal(names(), []string{"second.test"}) })
 
-		// A key that is not the certificate's.
+		// A key that is not the certificate's. On a busy machine the second may have been
+		// seen half written, and was complained of.
+		complaints := func() []string { return s.log.lines("private key does not match public key") }
+		before := len(complaints())
 		third := k.Issue(t, looptest.Leaf{Names: []string{"third.test"}})
 		certFile, keyFile := looptest.WritePair(t, t.TempDir(), "x", third)
 		text, err := os.ReadFile(certFile)
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(k.dir, "a.pem"), text, 0o644))
-		eventually(t, "the complaint", func() bool { return len(s.log.lines("private key does not match public key")) == 1 })
+		eventually(t, "the complaint", func() bool { return len(complaints()) > before })
 		assert.Equal(t, []string{"second.test"}, names())
 		// It fits after all. The file is replaced, as an editor does.
 		require.NoError(t, os.Rename(keyFile, filepath.Join(k.dir, "a.key")))
@@ -427,6 +430,7 @@ func TestResumption(t *testing.T) {
 
 // Requests of a client go on over a swap, and a drain ends them in order.
 func TestDrainTLS(t *testing.T) {
+	unhurried(t, 3*time.Second) // which one that has rested takes
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		k := newKeys(t)
 		s := launch(t, looptest.StaticConfig(t, engine, "[listen.tls]", k.pair("a", "a.test")), nil)

@@ -59,6 +59,7 @@ func heirOf(t testing.TB, s *running, text string, loaded func() error) *running
 // another engine, while clients come: none is refused, reset or left waiting, and
 // all sockets are accepted from.
 func TestSuccession(t *testing.T) {
+	unhurried(t, patience) // nobody rests
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		text := looptest.StaticConfig(t, engine)
 		s := launch(t, text, nil)
@@ -127,6 +128,7 @@ func TestNotLoaded(t *testing.T) {
 
 // A process that ends serves everybody whom the kernel has connected.
 func TestShutdownResetsNobody(t *testing.T) {
+	unhurried(t, patience) // nobody rests
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		for range 3 {
 			s := launch(t, looptest.StaticConfig(t, engine), nil)

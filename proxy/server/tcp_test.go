@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,7 +153,7 @@ func run(t *testing.T, ports []int, program string, args ...string) {
 		_ = cmd.Wait() // it is killed
 	}()
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Process.Signal(syscall.SIGTERM) // a SIGINT is ignored by what was started in the background
 		<-ended
 	})
 	eventually(t, program+" to listen", func() bool {
@@ -182,6 +183,7 @@ func TestHAProxyInARow(t *testing.T) {
 				last := launch(t, accepting(looptest.ProxyConfig(engine, []string{forwarded(t)})), nil)
 				port := looptest.FreePort(t)
 				file := filepath.Join(t.TempDir(), "haproxy.cfg")
+				// The interval of its checks is their time-out as well, which a busy machine misses.
 				require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `
 defaults
   mode tcp
@@ -192,7 +194,7 @@ frontend in
   bind 127.0.0.1:%d accept-proxy
   default_backend out
 backend out
-  server last %s %s check inter 50ms check-send-proxy
+  server last %s %s check inter 50ms fall 1000 check-send-proxy
 `, port, last.Addr(), send), 0o644))
 				run(t, []int{port}, haproxy, "-db", "-f", file)
 				first := launch(t, tcpConfig(engine, []string{fmt.Sprintf("127.0.0.1:%d", port)},
