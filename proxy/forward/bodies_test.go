@@ -393,6 +393,7 @@ func TestAnswersDoNotMix(t *testing.T) {
 				var clients []*looptest.Peer
 				for _, letter := range letters {
 					c := r.Client(r.address)
+					assert.NoError(t, c.SetDeadline(time.Now().Add(12*patience))) // it waits for the others' turns
 					clients = append(clients, c)
 					go c.Send(strings.Repeat("GET /"+string(letter)+" HTTP/1.1\r\nHost: x\r\n\r\n", count))
 				}

@@ -184,15 +184,15 @@ func TestHalfCloseBehindPipeline(t *testing.T) {
 		c.End()
 		r.blamed(nil, nil)
 	})
-	engines(t, setup{client: exchange.Config{Idle: 100 * time.Millisecond}}, func(p *looptest.Peer, _ int) {
+	engines(t, setup{client: exchange.Config{Idle: 500 * time.Millisecond}}, func(p *looptest.Peer, _ int) {
 		p.Head()
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(800 * time.Millisecond)
 		p.Send(ok)
 		p.Gone()
 	}, func(t *testing.T, r *rig) {
 		c := r.Client(r.address)
 		c.Send(get)
-		time.Sleep(200 * time.Millisecond) // the time to be idle is over
+		time.Sleep(600 * time.Millisecond) // the time to be idle is over
 		assert.NoError(t, c.CloseWrite())
 		assert.Equal(t, "ok", c.Answer("GET").Text)
 	})

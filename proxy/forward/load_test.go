@@ -279,6 +279,7 @@ func TestLargeBothWays(t *testing.T) {
 				framing = "Transfer-Encoding: chunked"
 			}
 			c := r.Dial(r.address)
+			assert.NoError(t, c.SetDeadline(time.Now().Add(12*patience))) // the machine may be busy
 			clients.Go(func() {
 				go func() {
 					_, _ = io.WriteString(c, "PUT / HTTP/1.1\r\nHost: x\r\n"+framing+"\r\n\r\n")

@@ -225,7 +225,7 @@ func TestUploadFaults(t *testing.T) {
 				})
 				s := setup{}
 				if row.status == 408 {
-					s.body = 100 * time.Millisecond
+					s.body = time.Second // in which a busy machine has sent what comes before
 				}
 				r := proxyOn(e, s, up.Address)
 				c := r.Client(r.address)
@@ -257,7 +257,7 @@ func TestUploadRate(t *testing.T) {
 		piece  int // bytes at a time
 		more   int // bytes that never come
 		status int
-	}{{"drops", 1, 1, 408}, {"steady", 2000, 0, 200}} {
+	}{{"drops", 1, 1, 408}, {"steady", 20_000, 0, 200}} {
 		t.Run(row.name, func(t *testing.T) {
 			const pieces = 30
 			closed := make(chan struct{})
@@ -274,9 +274,11 @@ func TestUploadRate(t *testing.T) {
 			engines(t, s, script, func(t *testing.T, r *rig) {
 				c := r.Client(r.address)
 				length := pieces*row.piece + row.more
-				c.Send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", length))
-				for range pieces {
-					if _, err := c.Write(make([]byte, row.piece)); err != nil {
+				piece := strings.Repeat("x", row.piece)
+				// The first piece comes with the head: a busy machine takes its time between them.
+				c.Send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", length) + piece)
+				for range pieces - 1 {
+					if _, err := io.WriteString(c, piece); err != nil {
 						break // it was told
 					}
 					time.Sleep(25 * time.Millisecond) // for longer than the grace
@@ -315,7 +317,7 @@ func TestUploadFaultsWhileAnswered(t *testing.T) {
 				})
 				s := setup{}
 				if row.status == 408 {
-					s.body = 100 * time.Millisecond
+					s.body = time.Second // in which a busy machine has sent what comes before
 				}
 				r := proxyOn(e, s, up.Address)
 				c := r.Client(r.address)
