@@ -147,7 +147,8 @@ func TestResets(t *testing.T) {
 }
 
 func TestIdle(t *testing.T) {
-	engines(t, setup{idle: 100 * time.Millisecond}, to(says("hello")), func(t *testing.T, r *rig) {
+	// In that time a busy machine has the upstream say what is to come before.
+	engines(t, setup{idle: time.Second}, to(says("hello")), func(t *testing.T, r *rig) {
 		c := r.Client(r.address)
 		c.Expect("hello")
 		isReset(t, c)
@@ -182,7 +183,11 @@ func TestRetries(t *testing.T) {
 			targets := func(e *looptest.Env) []loop.Address {
 				return []loop.Address{bad(e), e.Script(says("hello")).Address}
 			}
-			engines(t, setup{connect: 100 * time.Millisecond, strategy: balance.RoundRobin}, targets, func(t *testing.T, r *rig) {
+			s := setup{strategy: balance.RoundRobin}
+			if name == "blackholed" {
+				s.connect = 500 * time.Millisecond // in which a busy machine connects where it may
+			}
+			engines(t, s, targets, func(t *testing.T, r *rig) {
 				for range 4 {
 					c := r.Client(r.address)
 					c.Send("said while it looks")

@@ -340,7 +340,10 @@ func TestCheckMisses(t *testing.T) {
 		"status":   {e.Script(looptest.Answers("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")).Address, "status 404"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := &member{Upstream: Upstream{Check: &Check{Path: "/", Timeout: 50 * time.Millisecond}}}
+			m := &member{Upstream: Upstream{Check: &Check{Path: "/", Timeout: patience}}}
+			if name == "silent" {
+				m.Check.Timeout = 50 * time.Millisecond
+			}
 			err := ask(t.Context(), m, &Endpoint{Address: row.address})
 			assert.ErrorContains(t, err, row.want)
 		})

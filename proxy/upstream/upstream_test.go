@@ -3,6 +3,7 @@ package upstream
 import (
 	"io"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"testing"
 	"time"
@@ -289,11 +290,9 @@ func TestReleaseDrops(t *testing.T) {
 }
 
 func TestDialFails(t *testing.T) {
-	engines(t, Config{Connect: 50 * time.Millisecond}, func(t *testing.T, r *rig) {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		refuses := loop.Address{AddrPort: ln.Addr().(*net.TCPAddr).AddrPort()}
-		require.NoError(t, ln.Close())
+	// A busy machine hears of a refusal in that time.
+	engines(t, Config{Connect: time.Second}, func(t *testing.T, r *rig) {
+		refuses := loop.Address{AddrPort: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(looptest.FreePort(t)))}
 		full, missing := r.Full(), loop.Address{Path: filepath.Join(t.TempDir(), "none")}
 		r.to(refuses, full, missing)
 		r.Task(func() {
