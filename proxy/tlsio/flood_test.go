@@ -2,6 +2,7 @@ package tlsio_test
 
 import (
 	"io"
+	"math"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -15,10 +16,14 @@ import (
 )
 
 func heapInUse() int {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int(m.HeapAlloc)
+	least := math.MaxInt
+	for range 3 { // what others allocate during a collection outlives it
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		least = min(least, int(m.HeapAlloc))
+	}
+	return least
 }
 
 // A peer that asks for new keys and reads nothing is not read from any more: it
