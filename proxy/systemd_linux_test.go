@@ -85,11 +85,8 @@ func TestActivation(t *testing.T) {
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		for name, options := range map[string][]string{"by address": nil, "by name": {"--fdname=listen"}} {
 			root, bodies := files(t)
-			free, err := net.Listen("tcp", "127.0.0.1:0")
-			require.NoError(t, err)
-			address := free.Addr().String()
-			require.NoError(t, free.Close())
-			_, port, _ := net.SplitHostPort(address)
+			port := fmt.Sprint(looptest.FreePort(t))
+			address := "127.0.0.1:" + port
 			asked := port
 			if options != nil {
 				asked = "1" // a name goes before an address
