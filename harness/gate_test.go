@@ -132,7 +132,7 @@ func TestGateInterrupted(t *testing.T) {
 	l := gateLab(t, "exit 99")
 	cmd := l.gate("-base-binary", l.peerAtlas(), "-candidate-binary", l.wrongAtlas(1<<40), "-slice", "1h")
 	require.NoError(t, cmd.Start())
-	require.Eventually(t, func() bool { return len(l.processes()) >= 4 }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(l.processes()) >= 4 }, time.Minute, 10*time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	_ = cmd.Wait() // the status tells
 	require.Equal(t, exitUsage, cmd.ProcessState.ExitCode())

@@ -413,7 +413,7 @@ func (l lab) start() *exec.Cmd {
 	require.Eventually(l.t, func() bool {
 		// The harness, the peer, and the origin (nginx has a worker, too).
 		return len(l.processes()) >= 3
-	}, 20*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	return cmd
 }
 

@@ -95,7 +95,7 @@ func TestMeasureByWrk(t *testing.T) {
 	// The warm-up is over before that many requests, the measured phase not.
 	var served atomic.Int64
 	target = serve(t, func(w http.ResponseWriter, r *http.Request) {
-		if served.Add(1) > 200 {
+		if served.Add(1) > 100 {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}

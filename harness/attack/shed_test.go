@@ -76,7 +76,7 @@ func TestGoodputOfAQueue(t *testing.T) {
 		n := asked.Add(1)
 		switch {
 		case n == 4+rate/5: // the last, after those of the warm-up
-			time.AfterFunc(measured, func() { close(over) })
+			time.AfterFunc(5*measured, func() { close(over) })
 			<-over
 		case n > 4 && n%4 == 0:
 			<-over // it is queued
@@ -87,8 +87,9 @@ func TestGoodputOfAQueue(t *testing.T) {
 	s, err := Measure(t.Context(), patient, target, load, idle)
 	require.NoError(t, err)
 	require.Equal(t, rate/5, s.Requests, "all were answered")
-	// Three of four, however long the rest took; less where the machine is late.
+	// Three of four, however long the rest took, which is five times as long; less
+	// where the machine is late.
 	require.LessOrEqual(t, s.Values[results.Throughput], 0.75*rate)
-	require.Greater(t, s.Values[results.Throughput], 0.75*rate/2)
-	require.Greater(t, s.Values[results.P99], float64(measured))
+	require.Greater(t, s.Values[results.Throughput], 0.75*rate/5)
+	require.Greater(t, s.Values[results.P99], float64(5*measured))
 }

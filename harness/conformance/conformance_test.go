@@ -416,7 +416,7 @@ func TestRecorder(t *testing.T) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return len(r.records) == 1
-	}, answerTime, time.Millisecond)
+	}, 6*answerTime, time.Millisecond)
 	requests = r.collect() // ends the connection, as its peer does not
 	require.LessOrEqual(t, len(requests), 1)
 

@@ -190,7 +190,7 @@ func TestStartRefuses(t *testing.T) {
 	require.NoError(t, err)
 	body := strings.Repeat("x", length)
 	for _, row := range []struct{ name, script, want string }{
-		{"never listens", "exec sleep 1000", "not ready after 2s: "},
+		{"never listens", "exec sleep 1000", "not ready after 6s: "},
 		{"ends at once", "echo no such key >&2; exit 3", "ended before it served anything (exit status 3)\n    | no such key"},
 		{"wrong length", "exec " + self + ` answer 200 short "$1"`, "body of 5 bytes, want 1024"},
 		{"wrong bytes", "exec " + self + " answer 200 " + body + ` "$1"`, "body of the right length with other bytes"},
@@ -200,7 +200,7 @@ func TestStartRefuses(t *testing.T) {
 			t.Parallel()
 			l, root := launcher(t)
 			l.Programs.Atlas = program(t, row.script)
-			l.StartTimeout = 2 * time.Second // the last word counts, and it must get to speak
+			l.StartTimeout = 6 * time.Second // the last word counts, and it must get to speak
 			running, err := l.Start(t.Context(), one(t, "atlas"),
 				Site{Kind: scenarios.Static, Root: root, Path: path, Length: length}, nil)
 			require.ErrorContains(t, err, "atlas: ")
