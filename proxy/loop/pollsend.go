@@ -282,18 +282,19 @@ func (c *pollConn) free() {
 	c.freed = true
 	l := c.loop
 	delete(l.conns, c)
-	if c.handler != nil {
-		l.counters.Open.Add(-1)
-		l.config.Gate.leave()
-		if c.follower != nil {
-			c.follower.Gone()
-		}
-	} else {
-		l.counters.Dialled.Add(-1)
-	}
 	if tcp, ok := c.conn.(*net.TCPConn); ok && (c.broken || c.outN > 0) {
 		_ = tcp.SetLinger(0)
 	}
-	// What a close could report was reported by the reads and writes.
+	// What a close could report was reported by the reads and writes. What follows
+	// counts on it: whoever gets the place in the gate needs the descriptor.
 	_ = c.conn.Close()
+	if c.handler != nil {
+		l.counters.Open.Add(-1)
+		if c.follower != nil {
+			c.follower.Gone() // before another worker has the place, for the same client perhaps
+		}
+		l.config.Gate.leave()
+	} else {
+		l.counters.Dialled.Add(-1)
+	}
 }

@@ -433,10 +433,10 @@ func (c *ringConn) settle() {
 	l.conns--
 	if c.handler != nil {
 		l.counters.Open.Add(-1)
-		l.config.Gate.leave()
 		if c.follower != nil {
-			c.follower.Gone()
+			c.follower.Gone() // before another worker has the place, for the same client perhaps
 		}
+		l.config.Gate.leave()
 	} else {
 		l.counters.Dialled.Add(-1)
 	}

@@ -22,6 +22,7 @@ var gateTests = map[string]func(*Env){
 	"GateEvictsElsewhere":  gateEvictsElsewhere,
 	"GateAndManyAtOnce":    gateAndManyAtOnce,
 	"FollowerIsTold":       followerIsTold,
+	"FollowerIsToldFirst":  followerIsToldFirst,
 	"FollowerOfResetConns": followerOfResetConns,
 }
 
@@ -231,6 +232,32 @@ func followerIsTold(e *Env) {
 	e.Loop.Stop()
 	wait(e, "worker to end", e.Loop.Wait)
 	assert.EqualValues(e, 1, follower.n.Load())
+}
+
+// census notes how many places of a gate were taken when it was told.
+type census struct {
+	gate *loop.Gate
+	open atomic.Int64
+}
+
+func (c *census) Gone() { c.open.Store(c.gate.Open()) }
+
+// Whoever gets the place finds that the connection before it counts no more: it may
+// be of the same client, which has no more than its share.
+func followerIsToldFirst(e *Env) {
+	follower := &census{gate: e.behind(1)}
+	address := e.Listen(Funcs{
+		OnOpen:  func(c loop.Conn) { assert.True(e, loop.Follow(c, follower)) },
+		OnServe: twoBytes,
+	})
+	for _, end := range []func(*net.TCPConn){
+		func(c *net.TCPConn) { _ = c.Close() },
+		func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() },
+	} {
+		end(e.busy(address))
+		e.eventually("the place to be free", func() bool { return follower.gate.Open() == 0 })
+		assert.EqualValues(e, 1, follower.open.Swap(0))
+	}
 }
 
 func followerOfResetConns(e *Env) {
