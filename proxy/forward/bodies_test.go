@@ -317,14 +317,14 @@ func TestInterimGivesTime(t *testing.T) {
 			p.Expect("1\r\nx\r\n0\r\n\r\n")
 		}
 		for range 5 {
-			time.Sleep(150 * time.Millisecond)
+			time.Sleep(350 * time.Millisecond)
 			p.Send("HTTP/1.1 102 Processing\r\n\r\n")
 		}
 		p.Send(ok)
 		p.Gone()
 	}
 	for _, request := range []string{get, chunkedPost + "1\r\nx\r\n0\r\n\r\n"} {
-		engines(t, setup{upstream: 600 * time.Millisecond}, script, func(t *testing.T, r *rig) {
+		engines(t, setup{upstream: 1500 * time.Millisecond}, script, func(t *testing.T, r *rig) {
 			c := r.Client(r.address)
 			c.Send(request)
 			assert.Equal(t, "ok", c.Answer("GET").Text)

@@ -184,12 +184,12 @@ func TestSlowDrip(t *testing.T) {
 		for p.Head() != "" {
 			p.Send("HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 20\r\n\r\n")
 			for i := range body {
-				time.Sleep(40 * time.Millisecond)
+				time.Sleep(80 * time.Millisecond)
 				p.Send(body[i : i+1])
 			}
 		}
 	}
-	engines(t, setup{upstream: 600 * time.Millisecond}, script, func(t *testing.T, r *rig) {
+	engines(t, setup{upstream: 1500 * time.Millisecond}, script, func(t *testing.T, r *rig) {
 		c := r.Client(r.address)
 		c.Send(get)
 		assert.Equal(t, body, c.Answer("GET").Text)

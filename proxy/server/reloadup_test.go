@@ -94,12 +94,8 @@ func TestReloadUpstreams(t *testing.T) {
 		assert.EqualValues(t, before, openA.Load())
 
 		// What is ejected stays so.
-		down, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		_, port, _ := net.SplitHostPort(down.Addr().String())
-		require.NoError(t, down.Close())
 		broken := named("round_robin", 1) + fmt.Sprintf(
-			"[[upstreams]]\nname = \"down\"\naddress = \"127.0.0.1\"\nport = %s\n", port)
+			"[[upstreams]]\nname = \"down\"\naddress = \"127.0.0.1\"\nport = %d\n", looptest.FreePort(t))
 		require.NoError(t, s.use(broken))
 		got(10)
 		eventually(t, "the ejection", func() bool { return len(s.log.lines("upstream ejected")) == 1 })

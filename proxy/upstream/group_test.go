@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -327,14 +328,12 @@ func TestCheck(t *testing.T) {
 // What is refused, does not answer in time, or answers something else is a miss.
 func TestCheckMisses(t *testing.T) {
 	e := looptest.New(t, loop.Config{Engine: loop.Netpoll, CPU: -1})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, ln.Close())
+	nobody := fmt.Sprintf("127.0.0.1:%d", looptest.FreePort(t))
 	for name, row := range map[string]struct {
 		address loop.Address
 		want    string
 	}{
-		"refused":  {loop.Address{AddrPort: netip.MustParseAddrPort(ln.Addr().String())}, "connection refused"},
+		"refused":  {loop.Address{AddrPort: netip.MustParseAddrPort(nobody)}, "connection refused"},
 		"silent":   {e.Script(silent).Address, "deadline exceeded"},
 		"nonsense": {e.Script(func(p *looptest.Peer, _ int) { p.Head(); p.Send("SSH-2.0\r\n"); p.Gone() }).Address, "malformed"},
 		"status":   {e.Script(looptest.Answers("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")).Address, "status 404"},

@@ -97,7 +97,7 @@ func TestQueue(t *testing.T) {
 func TestQueueLeave(t *testing.T) {
 	engines(t, Config{}, func(t *testing.T, r *rig) {
 		r.options.Upstreams = []Upstream{{Weight: 1, MaxConnections: 1}}
-		r.options.QueueWait = time.Second // within which a busy machine sees that a client has left
+		r.options.QueueWait = 2 * time.Second // within which a busy machine sees that a client has left
 		r.options.QueueMax = 2
 		r.to(addresses(1)...)
 		ask := r.queueing()
