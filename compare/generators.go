@@ -15,8 +15,8 @@ func compareGenerators(stdout, stderr io.Writer, args []string) int {
 	if status, ok := parse(flags, args, 2); !ok {
 		return status
 	}
-	a, errA := results.Open(flags.Arg(0))
-	b, errB := results.Open(flags.Arg(1))
+	a, errA := results.Open(benchPath(flags.Arg(0)))
+	b, errB := results.Open(benchPath(flags.Arg(1)))
 	if err := errors.Join(errA, errB); err != nil {
 		fmt.Fprintf(stderr, "compare generators: %v\n", err)
 		return exitInvalid

@@ -35,7 +35,7 @@ func compareGoals(stdout, stderr io.Writer, args []string) int {
 		fmt.Fprintf(stderr, "compare goals: %s: %v\n", path, err)
 		return exitUsage
 	}
-	f, err := results.Open(flags.Arg(0))
+	f, err := results.Open(benchPath(flags.Arg(0)))
 	if err != nil {
 		fmt.Fprintf(stderr, "compare goals: %v\n", err)
 		return exitInvalid

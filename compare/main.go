@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"atlas/compare/gate"
 	"atlas/compare/report"
@@ -23,7 +24,8 @@ const (
 	exitInvalid = 3
 )
 
-const usage = `Compare reads the lab's result files.
+const usage = `Compare reads the lab's result files. <results> is a file, results.bench, or the folder
+of a run that has it, such as those in results/runs.
 
 usage: compare <verb> [flags] <files>
 
@@ -94,7 +96,7 @@ func table(stdout, stderr io.Writer, args []string) int {
 	if status, ok := parse(flags, args, 1); !ok {
 		return status
 	}
-	f, err := results.Open(flags.Arg(0))
+	f, err := results.Open(benchPath(flags.Arg(0)))
 	if err != nil {
 		fmt.Fprintf(stderr, "compare table: %v\n", err)
 		return exitInvalid
@@ -120,8 +122,8 @@ func verdict(stdout, stderr io.Writer, args []string) int {
 		fmt.Fprintf(stderr, "compare verdict: %v\n", err)
 		return exitUsage
 	}
-	old, errOld := results.Open(flags.Arg(0))
-	new, errNew := results.Open(flags.Arg(1))
+	old, errOld := results.Open(benchPath(flags.Arg(0)))
+	new, errNew := results.Open(benchPath(flags.Arg(1)))
 	if err := errors.Join(errOld, errNew); err != nil {
 		fmt.Fprintf(stderr, "compare verdict: %v\n", err)
 		return exitInvalid
@@ -148,6 +150,17 @@ func loadPolicy(path string) (*gate.Policy, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return policy, nil
+}
+
+// benchName is the file with a run's results, in its folder.
+const benchName = "results.bench"
+
+// benchPath is the results file that a path means: itself, or that of a run's folder.
+func benchPath(path string) string {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return filepath.Join(path, benchName)
+	}
+	return path
 }
 
 func newFlags(stderr io.Writer, verb string) *flag.FlagSet {

@@ -367,6 +367,8 @@ func TestRefusals(t *testing.T) {
 	policy := filepath.Join(dir, "policy.toml")
 	require.NoError(t, os.WriteFile(policy, []byte("alfa = 1\n"), 0o644))
 	none := filepath.Join(dir, "none")
+	folder := filepath.Join(dir, "folder")
+	require.NoError(t, os.Mkdir(folder, 0o755))
 
 	for _, row := range []struct {
 		name string
@@ -376,6 +378,8 @@ func TestRefusals(t *testing.T) {
 		{"refuse-empty", []string{"verdict", good, empty}},
 		{"refuse-broken", []string{"verdict", broken, good}},
 		{"refuse-table", []string{"table", none}},
+		{"refuse-folder", []string{"table", folder}},
+		{"refuse-runs", []string{"serve", "-runs", none}},
 		{"refuse-report", []string{"report", none}},
 		{"refuse-report-out", []string{"report", "-o", filepath.Join(none, "x.html"), good}},
 		{"refuse-policy", []string{"verdict", "-policy", policy, good, good}},
@@ -389,4 +393,13 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) { golden(t, row.name, dir, row.args...) })
 	}
+}
+
+// A run's folder means the results in it.
+func TestBenchPath(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, benchName)
+	require.Equal(t, file, benchPath(folder))
+	require.Equal(t, file, benchPath(file))
+	require.Equal(t, "none", benchPath("none"))
 }

@@ -28,7 +28,7 @@ func merge(stdout, stderr io.Writer, args []string) int {
 	var parts []results.Part
 	var failed error
 	for _, path := range flags.Args() {
-		part, err := results.OpenPart(path)
+		part, err := results.OpenPart(benchPath(path))
 		parts, failed = append(parts, part), errors.Join(failed, err)
 	}
 	if failed != nil {
@@ -58,7 +58,7 @@ func store(dir string, f *results.File, histograms []results.Histogram) (string,
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "results.bench")
+	path := filepath.Join(dir, benchName)
 	return path, errors.Join(os.WriteFile(path, bench.Bytes(), 0o644),
 		os.WriteFile(results.Beside(path, ".hlog"), log.Bytes(), 0o644))
 }

@@ -21,7 +21,7 @@ func writeReport(stdout, stderr io.Writer, args []string) int {
 	if status, ok := parse(flags, args, 1); !ok {
 		return status
 	}
-	path := flags.Arg(0)
+	path := benchPath(flags.Arg(0))
 	if *out == "" {
 		*out = filepath.Join(filepath.Dir(path), reportName)
 	}

@@ -24,7 +24,9 @@ import (
 
 const (
 	// runsMax is how many runs are read for a page, the newest.
-	runsMax         = 200
+	runsMax = 200
+	// runsDefault is where they are; before the first there is no such directory.
+	runsDefault     = "results/runs"
 	serveHeaderTime = 10 * time.Second
 	serveEndTime    = 2 * time.Second
 )
@@ -33,7 +35,7 @@ const (
 func serve(stdout, stderr io.Writer, args []string) int {
 	flags := newFlags(stderr, "serve")
 	listen := flags.String("listen", "127.0.0.1:8090", "loopback `address`")
-	runs := flags.String("runs", "results/runs", "`directory` of the runs")
+	runs := flags.String("runs", runsDefault, "`directory` of the runs")
 	if status, ok := parse(flags, args, 0); !ok {
 		return status
 	}
@@ -55,6 +57,11 @@ func serveRuns(ctx context.Context, stdout io.Writer, address, runs string) erro
 	}
 	if !loopback(host) {
 		return fmt.Errorf("%s is not a loopback address, and these pages are for nobody else", address)
+	}
+	if info, err := os.Stat(runs); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is a file: -runs wants the directory of the runs", runs)
+	} else if err != nil && runs != runsDefault {
+		return fmt.Errorf("the directory of the runs: %w", err)
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -131,7 +138,7 @@ func newest(runs, name string) []string {
 // entries are the runs, the newest first.
 func entries(runs string) []report.Entry {
 	var all []report.Entry
-	for _, file := range newest(runs, "results.bench") {
+	for _, file := range newest(runs, benchName) {
 		name := filepath.Base(filepath.Dir(file))
 		f, err := results.Open(file)
 		if err != nil {
@@ -203,7 +210,7 @@ func runPage(runs string) func(io.Writer, []report.Entry, *http.Request) error {
 		if err != nil {
 			return err
 		}
-		run, err := report.OpenRun(filepath.Join(runs, e.Name, "results.bench"))
+		run, err := report.OpenRun(filepath.Join(runs, e.Name, benchName))
 		if err != nil {
 			return err
 		}

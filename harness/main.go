@@ -150,12 +150,29 @@ func beGreedy(ctx context.Context, stdout, stderr io.Writer, args []string) int 
 // parse reads flags; where it fails or help was asked for, ok is false and
 // status is the exit status.
 func parse(flags *flag.FlagSet, args []string) (status int, ok bool) {
+	// Package flag prints every flag behind its error, which goes off the screen.
+	out, usage := flags.Output(), flags.Usage
+	flags.SetOutput(io.Discard)
+	flags.Usage = func() {}
 	err := flags.Parse(args)
+	flags.SetOutput(out)
+	flags.Usage = usage
 	if errors.Is(err, flag.ErrHelp) {
+		if usage == nil {
+			none := true
+			flags.VisitAll(func(*flag.Flag) { none = false })
+			if fmt.Fprintf(out, "Usage of %s:\n", flags.Name()); none {
+				fmt.Fprintln(out, "  it takes no flags")
+			}
+			flags.PrintDefaults()
+		} else {
+			usage()
+		}
 		return exitPass, false
 	}
 	if err != nil {
-		return exitUsage, false // flag has said why
+		fmt.Fprintf(out, "%s: %v; %s -h lists the flags\n", flags.Name(), err, flags.Name())
+		return exitUsage, false
 	}
 	if flags.NArg() > 0 {
 		fmt.Fprintf(flags.Output(), "%s: unexpected argument %q\n", flags.Name(), flags.Arg(0))

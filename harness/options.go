@@ -161,7 +161,15 @@ func parseWishes(stderr io.Writer, verb string, args []string) (w wishes, err er
 	flags.StringVar(&w.launch, "launch", launchProcess,
 		"how servers are started: process, or compose for containers of docker-compose.yml (make images makes them)")
 	w.roles = roleFlags(flags)
-	err = parseOnly(flags, args)
+	if err = parseOnly(flags, args); err != nil {
+		return w, err
+	}
+	flags.Visit(func(f *flag.Flag) {
+		none := strings.Trim(f.Value.String(), "0s") == ""
+		if none && slices.Contains([]string{"count", "warmup", "duration"}, f.Name) {
+			err = fmt.Errorf("-%s is 0, and nothing would be measured: leave it out for the form's", f.Name)
+		}
+	})
 	return w, err
 }
 

@@ -17,8 +17,8 @@ Reads CONFIG, or ./atlas.toml, and tries what a start would: the root, certifica
 their keys, authorities, the OCSP response, whether the access log may be written, and
 whether this machine has the addresses. Nothing is listened on, and nobody is connected
 to: whether a port is free is for atlas doctor CONFIG. Every problem is told, with its
-place and what to do; exit status 2 if there is one. Warnings are about what is allowed
-and probably not meant.
+place and what to do; exit status 2 if there is one. While the text itself is wrong, what
+it names is not looked at. Warnings are about what is allowed and probably not meant.
 
 With --json: {"file", "ok", "errors", "warnings"}; of each error and warning "file",
 "line", "column" and "width" (from 1, in characters; 0 without a place), "key",
@@ -79,6 +79,9 @@ func check(c *call) int {
 		writeChecked(c, wrong, warnings)
 	case reading == nil:
 		fmt.Fprintln(c.stderr, err)
+		if len(wrong) > 0 && wrong[0].Line > 0 && !c.has("text") {
+			fmt.Fprintln(c.stderr, "the files and addresses that it names are looked at when this is right")
+		}
 	default:
 		for i := range warnings {
 			fmt.Fprintln(c.stderr, warnings[i].String())

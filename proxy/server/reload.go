@@ -316,6 +316,10 @@ func (r *reloader) fail(err error, why string) error {
 	return err
 }
 
+// upgradeHint is what to do about them.
+const upgradeHint = "atlas upgrade FILE, or SIGUSR2, has a new process take over with it; " +
+	"until then nothing of the file is applied"
+
 // refused says which keys a process cannot change while it runs.
 func refused(reading *config.Reading, changes []config.Change) error {
 	var keys []string
@@ -325,7 +329,7 @@ func refused(reading *config.Reading, changes []config.Change) error {
 			continue
 		}
 		keys = append(keys, c.String())
-		if p := reading.Problem(c.Key, "needs an upgrade: "+c.String(), ""); p != nil {
+		if p := reading.Problem(c.Key, "needs an upgrade: "+c.String(), upgradeHint); p != nil {
 			placed = append(placed, *p)
 		}
 	}
@@ -335,7 +339,7 @@ func refused(reading *config.Reading, changes []config.Change) error {
 	if keys == nil {
 		return nil
 	}
-	return fmt.Errorf("needs an upgrade: %s", strings.Join(keys, ", "))
+	return fmt.Errorf("needs an upgrade: %s; %s", strings.Join(keys, ", "), upgradeHint)
 }
 
 // listed is all changes in one line.

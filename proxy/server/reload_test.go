@@ -329,7 +329,7 @@ func TestReloadFile(t *testing.T) {
 		eventually(t, "the complaint", func() bool {
 			errs := s.Reloads().Errors
 			return len(errs) == 1 && strings.Contains(errs[0], ": needs an upgrade: listen.workers: 2 -> 3") &&
-				strings.Contains(errs[0], file+":")
+				strings.Contains(errs[0], file+":") && strings.Contains(errs[0], "atlas upgrade FILE, or SIGUSR2")
 		})
 		assert.Equal(t, "hello", c.get("/a"))
 
