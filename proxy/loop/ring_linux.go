@@ -141,16 +141,18 @@ func startRing(cfg Config) (Loop, error) {
 }
 
 func (l *ringLoop) open() (err error) {
-	if l.config.CPU >= 0 {
-		var set unix.CPUSet
-		set.Set(l.config.CPU)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return fmt.Errorf("pin worker to core %d: %w", l.config.CPU, err)
-		}
+	others, err := l.pin()
+	if err != nil {
+		return err
 	}
 	l.ring, err = uring.Open(uring.Config{Entries: ringEntries, Completions: ringCompletions})
 	if err != nil {
 		return err
+	}
+	if others.Count() > 0 {
+		// Threads that read cold files take the core for milliseconds at a time (design
+		// 0007). Where the kernel does not let us say so they go where they please.
+		_ = l.ring.SetThreadCPUs(&others)
 	}
 	l.buffers, err = l.ring.ProvideBuffers(l.config.Buffers, l.config.BufferBytes)
 	if err != nil {
@@ -163,6 +165,24 @@ func (l *ringLoop) open() (err error) {
 	l.armWake()
 	l.tick()
 	return nil
+}
+
+// pin keeps the worker's thread on its core, and returns the others that the process
+// may run on; none without a core of its own.
+func (l *ringLoop) pin() (others unix.CPUSet, err error) {
+	if l.config.CPU < 0 {
+		return others, nil
+	}
+	if err := unix.SchedGetaffinity(0, &others); err != nil {
+		return others, fmt.Errorf("allowed cores: %w", err)
+	}
+	others.Clear(l.config.CPU)
+	var own unix.CPUSet
+	own.Set(l.config.CPU)
+	if err := unix.SchedSetaffinity(0, &own); err != nil {
+		return others, fmt.Errorf("pin worker to core %d: %w", l.config.CPU, err)
+	}
+	return others, nil
 }
 
 // run turns until the worker has been drained or stopped and everything of it

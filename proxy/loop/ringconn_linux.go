@@ -2,6 +2,7 @@ package loop
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"time"
 
@@ -23,13 +24,11 @@ type ringConn struct {
 	slot    uint32
 	gen     uint32
 
-	ops    int16  // operations that the kernel still has; the slot is free at 0
-	viewID uint16 // ring buffer that in aliases, if view
+	view uint16 // ring buffer that in aliases, plus one; 0: none
 
 	armed     bool  // a multishot receive is in the kernel
 	wantRecv  bool  // and should be: re-arm when it ends for no reason of ours
 	starving  bool  // waits in loop.starved for a buffer
-	view      bool  // in aliases ring buffer viewID
 	idle      bool  // no task; bytes start one
 	closing   bool  // Close was called
 	freed     bool  // descriptor closed
@@ -46,7 +45,9 @@ type ringConn struct {
 	single    bool  // receives into ring buffers are armed one at a time
 	large     bool  // a large body was read since it was parked
 	more      bool  // the socket holds more than the last receive took
+	bounded   bool  // unsentBytes is in force
 	pieces    uint8 // of the turn that were sent by splice
+	ops       int8  // operations that the kernel still has; the slot is free at 0
 
 	in     []byte // received, not consumed: a ring buffer, or the tail of stash
 	reader *task  // waits for bytes
@@ -190,6 +191,7 @@ func (c *ringConn) cut(deadline Instant) error {
 
 // cancel asks the kernel to end one operation; its completion still comes.
 func (c *ringConn) cancel(kind uint8) {
+	invariant.That(c.ops < math.MaxInt8, "more operations of a connection than there are kinds")
 	c.ops++
 	c.loop.ring.Cancel(c.userData(kind), c.userData(opCancel))
 }

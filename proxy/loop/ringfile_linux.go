@@ -8,6 +8,12 @@ import (
 	"atlas/proxy/uring"
 )
 
+// unsentBytes is how much of a file a socket takes that the kernel has not sent yet,
+// TCP_NOTSENT_LOWAT (3.12). Without it that is up to 4 MB: a client that reads slowly
+// pins them, and where one reads fast an acknowledgement sends them all, on this core
+// and before anybody else has a turn (design 0007).
+const unsentBytes = 512 << 10
+
 // SendFile sends by sendfile, a bounded piece at a time. On a full socket it
 // waits for room by a poll operation: splice through the ring would take a
 // kernel thread for each waiting direction (rule R10). What is not in memory is
@@ -26,6 +32,11 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 	}
 	if err := c.awaitSent(); err != nil {
 		return 0, err
+	}
+	if n > sendFileBytes && !c.bounded {
+		c.bounded = true
+		// What a socket cannot be told, it does without.
+		_ = unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentBytes)
 	}
 	c.filing = true
 	defer func() { c.filing = false }()

@@ -134,7 +134,7 @@ func (c *ringConn) arrived(id uint16, n int) {
 	case c.closing:
 		l.buffers.Put(id)
 	case len(c.in) == 0 && (c.idle || c.reader != nil):
-		c.in, c.view, c.viewID = p, true, id
+		c.in, c.view = p, id+1
 		l.views = append(l.views, c)
 		t := c.reader
 		if c.idle {
@@ -164,7 +164,7 @@ func (c *ringConn) arrived(id uint16, n int) {
 
 // keep appends p to what is unconsumed, in memory of our own.
 func (c *ringConn) keep(p []byte) {
-	if c.view {
+	if c.view != 0 {
 		c.releaseView()
 	}
 	if len(c.in) == 0 {
@@ -197,22 +197,22 @@ func (c *ringConn) makeRoom(n int) {
 // releaseView gives the ring buffer under in back, and keeps a copy of what is
 // unconsumed.
 func (c *ringConn) releaseView() {
-	if !c.view {
+	if c.view == 0 {
 		return
 	}
-	p := c.in
-	c.view, c.in = false, nil
+	p, id := c.in, c.view-1
+	c.view, c.in = 0, nil
 	if len(p) > 0 {
 		c.keep(p)
 	}
-	c.loop.buffers.Put(c.viewID)
+	c.loop.buffers.Put(id)
 }
 
 // dropView gives the buffer back without a copy.
 func (c *ringConn) dropView() {
-	if c.view {
-		c.view = false
-		c.loop.buffers.Put(c.viewID)
+	if c.view != 0 {
+		c.loop.buffers.Put(c.view - 1)
+		c.view = 0
 	}
 }
 

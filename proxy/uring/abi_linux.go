@@ -11,6 +11,7 @@ const (
 
 	sqOverflow = 1 << 1 // IORING_SQ_CQ_OVERFLOW in the flags of the submission queue
 
+	registerIOWQAff    = 17 // IORING_REGISTER_IOWQ_AFF, 5.14
 	registerPbufRing   = 22 // IORING_REGISTER_PBUF_RING, 5.19
 	unregisterPbufRing = 23 // IORING_UNREGISTER_PBUF_RING
 

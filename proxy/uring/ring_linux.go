@@ -169,6 +169,9 @@ const submitTriesMax = 1000
 // does not wait.
 func (r *Ring) Submit() error { return r.enter(0, 0, true) }
 
+// Queued is how many operations the next Submit or Wait gives the kernel.
+func (r *Ring) Queued() int { return int(r.tail - r.submitted) }
+
 // Wait submits what is queued and waits until a completion is there or timeout
 // has passed; timeout < 0 waits for ever. Mostly one system call does both. It
 // returns nil also when a signal or the timeout ended the wait: the caller looks
@@ -276,6 +279,16 @@ func (r *Ring) Enters() uint64 { return r.enters }
 // Overflows counts those of them that left more completions than the queue holds:
 // the kernel keeps the rest, at the price of an allocation for each.
 func (r *Ring) Overflows() uint64 { return r.overflows }
+
+// SetThreadCPUs says on which CPUs the kernel may run the threads that carry out
+// operations which wait, such as ReadFile (IORING_REGISTER_IOWQ_AFF, 5.14).
+func (r *Ring) SetThreadCPUs(cpus *unix.CPUSet) error {
+	err := abi.IOURingRegister(r.fd, registerIOWQAff, unsafe.Pointer(cpus), uint32(unsafe.Sizeof(*cpus)))
+	if err != nil {
+		return fmt.Errorf("uring: set the CPUs of the kernel's threads: %w", err)
+	}
+	return nil
+}
 
 // Close unmaps the queues and closes the ring. The kernel cancels what is
 // still in flight; the caller has waited for all of it (rule R1), because
