@@ -207,16 +207,20 @@ conformance: lab-setup build ## the corpus of HTTP/1 rules through Atlas, nginx 
 	bin/harness conformance $(if $(DOCS),-o docs/conformance.md)
 
 .PHONY: gate
-gate: setup build ## does the tree cost more than BASE=ref? SCENARIO=static-1k for a part, QUICK=1 for half of the time
-	@[ -n "$(BASE)" ] || { echo "say which: make gate BASE=origin/main"; exit 1; }
+gate: gate-base lab-setup build ## does the tree cost more than BASE=ref? SCENARIO=static-1k for a part, QUICK=1 for half of the time
 	bin/harness gate -base '$(BASE)' $(if $(SCENARIO),-scenario '$(SCENARIO)') $(if $(QUICK),-quick)
 
+# Who forgot it is told before anything is installed or built.
+.PHONY: gate-base
+gate-base:
+	@[ -n "$(BASE)" ] || { echo "say which: make gate BASE=origin/main"; exit 1; }
+
 .PHONY: calibrate
-calibrate: setup build ## what the gate can see on this machine; STUDY=1 for the 90 minutes of its promise
+calibrate: lab-setup build ## what the gate can see on this machine; STUDY=1 for the 90 minutes of its promise
 	bin/harness calibrate $(if $(STUDY),-study)
 
 .PHONY: selftest
-selftest: setup build ## does the gate pass what is the same, and fail what was slowed down?
+selftest: lab-setup build ## does the gate pass what is the same, and fail what was slowed down?
 	bin/harness selftest
 
 .PHONY: ci
