@@ -47,10 +47,15 @@ func (a *Admin) open(ln *listener, cfg config.Admin) {
 	}()
 }
 
+// What an address that is not this machine's own is warned of.
+const (
+	remoteWarning = "the admin address can be reached by others, and has no password"
+	remoteHint    = "set allow_remote where that is meant"
+)
+
 func (d *desk) warn() {
 	if d.listener.remote && !d.config.Load().AllowRemote {
-		d.admin.options.Log.Warn("the admin address can be reached by others, and has no password: "+
-			"set allow_remote where that is meant", "address", d.listener.address())
+		d.admin.options.Log.Warn(remoteWarning+": "+remoteHint, "address", d.listener.address())
 	}
 }
 

@@ -187,6 +187,13 @@ func TestExamine(t *testing.T) {
 			assert.Equal(t, server.Finding{Key: "admin.address", Message: found[0].Message, Hint: found[0].Hint}, found[0])
 		}
 	}
+	open := config.Admin{Address: "0.0.0.0:9000"}
+	found := Examine(&open)
+	require.Len(t, found, 1)
+	assert.True(t, found[0].Warning)
+	assert.Contains(t, found[0].Message, "can be reached by others")
+	open.AllowRemote = true
+	assert.Empty(t, Examine(&open))
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	assert.Len(t, entries, 1, "nothing is left behind")

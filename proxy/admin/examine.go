@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -18,7 +19,12 @@ func Examine(cfg *config.Admin) []server.Finding {
 	path := config.UnixPath(cfg.Address)
 	if path == "" {
 		host, _, _ := net.SplitHostPort(cfg.Address)
-		return server.ExamineAddress(key, host)
+		found := server.ExamineAddress(key, host)
+		// As desk.warn at the start; a name is looked up there.
+		if at, err := netip.ParseAddr(host); found == nil && err == nil && !at.IsLoopback() && !cfg.AllowRemote {
+			found = []server.Finding{{Key: key, Message: remoteWarning, Hint: remoteHint, Warning: true}}
+		}
+		return found
 	}
 	if stat, err := os.Lstat(path); err == nil && stat.Mode()&fs.ModeSocket == 0 {
 		return []server.Finding{{Key: key, Message: path + " is a file, and no socket", Hint: "choose another path"}}

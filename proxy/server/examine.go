@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +33,7 @@ type Finding struct {
 // wrong with it. It listens on nothing, connects to nobody and leaves nothing behind.
 func Examine(cfg *config.Config) []Finding {
 	found := append(ExamineAddress("listen.address", cfg.Listen.Address), examineAccessLog(&cfg.AccessLog)...)
+	found = append(found, examineLimits(cfg, DescriptorsMax())...)
 	if cfg.Listen.TLS != nil {
 		found = append(found, examineTLS(cfg.Listen.TLS)...)
 	}
@@ -91,7 +93,7 @@ func hintFor(err error) string {
 	var path *fs.PathError
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && errors.As(err, &path) && filepath.IsAbs(path.Path):
-		return ""
+		return "make it, or correct the path"
 	case errors.Is(err, fs.ErrNotExist):
 		return "a relative path starts where atlas is started"
 	case errors.Is(err, fs.ErrPermission):
@@ -113,6 +115,9 @@ func examineTLS(cfg *config.TLS) (found []Finding) {
 		if _, err := p.refresh(); err != nil {
 			whole = false
 			first := finding(table+".cert", table+".key", p.files[1], err)
+			if slices.ContainsFunc(aboutKey, func(text string) bool { return strings.Contains(err.Error(), text) }) {
+				first.Key, first.Hint = table+".key", "that file is to have the private key in PEM"
+			}
 			found = append(found, first)
 			if _, err := os.Stat(p.files[1]); err != nil && first.Key == table+".cert" {
 				found = append(found, Finding{Key: table + ".key", Message: err.Error(), Hint: hintFor(err)})
@@ -129,6 +134,9 @@ func examineTLS(cfg *config.TLS) (found []Finding) {
 	}
 	return found
 }
+
+// aboutKey is what crypto/tls says of a pair where the file of the key is wrong.
+var aboutKey = []string{"in key input", "in the PEM for the private key", "failed to parse private key"}
 
 // finding puts an error to the key that it is about: the second one where a file
 // that only that names could not be read.

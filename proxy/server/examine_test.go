@@ -49,6 +49,12 @@ func TestExamine(t *testing.T) {
 			"listen.tls.certificates[2].cert": "absent: no such file",
 			"listen.tls.certificates[2].key":  "gone: no such file",
 		}, nil},
+		{"keys that are none", config.Config{Listen: config.Listen{TLS: &config.TLS{
+			Cert: path("a.pem"), Key: path("text"), Certificates: []config.Certificate{cert("b.pem", "b.pem")},
+		}}}, map[string]string{
+			"listen.tls.key":                 "failed to find any PEM data in key input",
+			"listen.tls.certificates[0].key": "found a certificate rather than a key",
+		}, nil},
 		{"a staple", config.Config{Listen: config.Listen{TLS: &config.TLS{
 			Cert: path("a.pem"), Key: path("a.key"), OCSPStaple: path("text")}}},
 			map[string]string{"listen.tls.ocsp_staple": "text"}, nil},
@@ -64,6 +70,8 @@ func TestExamine(t *testing.T) {
 			Listen:      config.Listen{Mode: config.Static},
 			StaticFiles: config.StaticFiles{Root: path("text")},
 		}, map[string]string{"static_files.root": "not a directory"}, nil},
+		{"more connections than files", config.Config{Limits: config.Limits{Connections: 1 << 40}},
+			nil, map[string]string{"limits.connections": "too few file descriptors for anything else"}},
 		{"addresses of others", config.Config{Listen: config.Listen{Address: "192.0.2.1"}},
 			map[string]string{"listen.address": "this machine has no address 192.0.2.1"}, nil},
 		{"authorities that nobody uses", config.Config{

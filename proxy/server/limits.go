@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"log/slog"
 	"math"
 	"net/netip"
@@ -24,6 +25,7 @@ const (
 	fewConnections = 1024
 	// limitLogged is how often the log is told that a limit is in effect.
 	limitLogged = 10 * time.Second
+	tooFewFiles = "too few file descriptors for anything else"
 	raiseFiles  = "raise the limit of open files (ulimit -Hn, LimitNOFILE=)"
 )
 
@@ -78,14 +80,11 @@ func DescriptorsMax() int {
 // so many descriptors: the configuration's number, or what leaves enough for
 // upstreams, or files.
 func connectionsMax(cfg *config.Config, descriptors int, log *slog.Logger) int {
-	derived := descriptors / 4 * 3
-	if cfg.Listen.Mode == config.Static && descriptors >= 2*staticReserve {
-		derived = descriptors - staticReserve
-	}
+	derived := connectionsFit(cfg, descriptors)
 	asked := cfg.Limits.Connections
 	switch {
 	case asked > derived:
-		log.Warn("[limits] connections leaves too few file descriptors for anything else",
+		log.Warn("[limits] connections leaves "+tooFewFiles,
 			"connections", asked, "descriptors", descriptors, "fix", raiseFiles)
 	case asked == 0 && derived < fewConnections:
 		log.Warn("few file descriptors: few clients can be connected at once",
@@ -95,6 +94,25 @@ func connectionsMax(cfg *config.Config, descriptors int, log *slog.Logger) int {
 		return asked
 	}
 	return derived
+}
+
+// connectionsFit is how many leave enough for the rest.
+func connectionsFit(cfg *config.Config, descriptors int) int {
+	if cfg.Listen.Mode == config.Static && descriptors >= 2*staticReserve {
+		return descriptors - staticReserve
+	}
+	return descriptors / 4 * 3
+}
+
+// examineLimits asks whether a start here would have the descriptors for them. A
+// service may have others.
+func examineLimits(cfg *config.Config, descriptors int) []Finding {
+	asked := cfg.Limits.Connections
+	if asked <= connectionsFit(cfg, descriptors) {
+		return nil
+	}
+	return []Finding{{Key: "limits.connections", Hint: raiseFiles, Warning: true,
+		Message: fmt.Sprintf("%d leaves %s, of which this process may have %d", asked, tooFewFiles, descriptors)}}
 }
 
 // requests is the limit of requests that a configuration asks for, or nil.
