@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"atlas/proxy/uring"
 )
 
 const (
@@ -22,7 +24,6 @@ const (
 // that are not. It is of the file, so that asking allocates nothing.
 type probe struct {
 	page      [1]byte
-	vector    [1][]byte
 	span      unix.CachestatRange
 	pages     unix.Cachestat_t
 	uncounted bool // cachestat is not for us: it tells a file's pages to who might write it
@@ -43,9 +44,8 @@ func newFile(f *os.File, stat Stat) *File {
 // better, by Look above all, but never asks: fstat would wait on the worker's thread
 // for a server that may have gone.
 func (f *File) stat() (Stat, error) {
-	const flags = unix.AT_EMPTY_PATH | unix.AT_STATX_DONT_SYNC
 	var sys unix.Statx_t
-	if err := unix.Statx(f.fd, "", flags, unix.STATX_BASIC_STATS, &sys); err != nil {
+	if err := uring.StatNow(f.fd, &sys); err != nil {
 		return Stat{}, err // before Linux 4.11, and under old seccomp filters
 	}
 	modified := time.Unix(sys.Mtime.Sec, int64(sys.Mtime.Nsec))
@@ -68,7 +68,7 @@ func (f *File) inMemory(off, n int64) bool {
 	}
 	first := off / pageBytes * pageBytes
 	f.probe.span = unix.CachestatRange{Off: uint64(first), Len: uint64(off + n - first)}
-	if unix.Cachestat(uint(f.fd), &f.probe.span, &f.probe.pages, 0) != nil {
+	if uring.Cachestat(f.fd, &f.probe.span, &f.probe.pages) != nil {
 		f.probe.uncounted = true // and so say kernels before 6.5, and seccomp filters
 		return f.sampled(off, n)
 	}
@@ -98,16 +98,13 @@ func (f *File) tells() bool { return f.readByte(0) != unix.EOPNOTSUPP }
 
 // readByte reads one byte, if that is possible without a wait.
 func (f *File) readByte(at int64) error {
-	f.probe.vector[0] = f.probe.page[:]
-	_, err := unix.Preadv2(f.fd, f.probe.vector[:], at, unix.RWF_NOWAIT)
+	_, err := uring.ReadNow(f.fd, f.probe.page[:], at)
 	return err
 }
 
 // readNow reads what is in memory.
 func (f *File) readNow(p []byte, off int64) int {
-	f.probe.vector[0] = p
-	n, err := unix.Preadv2(f.fd, f.probe.vector[:], off, unix.RWF_NOWAIT)
-	f.probe.vector[0] = nil
+	n, err := uring.ReadNow(f.fd, p, off)
 	if err != nil {
 		return 0
 	}

@@ -66,7 +66,8 @@ type File struct {
 	Stat
 	os    *os.File
 	fd    int
-	probe probe // scratch of asking what is in the page cache
+	warm  Instant // when all of it was in memory; 0: nobody knows
+	probe probe   // scratch of asking what is in the page cache
 }
 
 // Load opens name and reads it whole if it is a regular file of at most bytesMax;

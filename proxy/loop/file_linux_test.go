@@ -103,6 +103,40 @@ func TestInMemory(t *testing.T) {
 	}
 }
 
+// A file that was in memory as a whole is believed to be for a moment; one of which a
+// part was asked for is not.
+func TestRemembers(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	const size = 100_000
+	require.NoError(t, os.WriteFile(path, make([]byte, size), 0o644))
+	d, err := OpenDir(dir)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, d.Close()) }()
+	_, _, f, err := d.Load("file", 0, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	if !evict(t, path) {
+		t.Log("this filesystem is memory, or does not tell")
+		return
+	}
+	l := &ringLoop{now: 1}
+	assert.False(t, l.remembers(f, 0, size))
+	f.bringIn(0, size)
+	assert.True(t, l.remembers(f, 0, size-1), "a part")
+	require.True(t, evict(t, path))
+	assert.False(t, l.remembers(f, 0, size), "of a part nothing is remembered")
+	f.bringIn(0, size)
+	assert.True(t, l.remembers(f, 0, size))
+	require.True(t, evict(t, path))
+	l.now = l.now.After(rememberedFor - 1)
+	assert.True(t, l.remembers(f, 5, 10))
+	l.now = l.now.After(1)
+	assert.False(t, l.remembers(f, 0, size))
+	l.now = 2
+	assert.False(t, l.remembers(f, 0, size), "it is forgotten")
+}
+
 func evict(t *testing.T, path string) bool {
 	f, err := os.Open(path)
 	require.NoError(t, err)

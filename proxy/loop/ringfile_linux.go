@@ -2,6 +2,7 @@ package loop
 
 import (
 	"io"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,7 +25,7 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 	turn := false        // the next piece has its turn
 	if c.out != nil {
 		c.loop.Yield() // a send that was on its way may have taken the head along meanwhile
-		if piece := min(n, warmFileBytes); f.inMemory(off, piece) && c.sendAhead() {
+		if piece := min(n, warmFileBytes); c.loop.remembers(f, off, piece) && c.sendAhead() {
 			warm, seen, turn = piece, true, true
 		} else if c.out != nil {
 			c.flush()
@@ -85,10 +86,27 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 // returns its length, and whether it was there.
 func (l *ringLoop) warmFile(f *File, off, n int64) (piece int64, seen bool) {
 	piece = min(n, warmFileBytes)
-	if seen = f.inMemory(off, piece); !seen {
+	if seen = l.remembers(f, off, piece); !seen {
 		l.bringIn(f, off, piece)
 	}
 	return piece, seen
+}
+
+// rememberedFor is how long a small file that was in memory as a whole is believed to
+// be there: what is asked for so often goes last. Asking is two system calls.
+const rememberedFor = 100 * time.Millisecond
+
+// remembers asks whether a piece is in memory, or knows that the whole file was.
+func (l *ringLoop) remembers(f *File, off, n int64) bool {
+	if f.warm != 0 && l.now < f.warm.After(rememberedFor) {
+		return true
+	}
+	f.warm = 0
+	seen := f.inMemory(off, n)
+	if seen && off == 0 && n == f.Size {
+		f.warm = l.now
+	}
+	return seen
 }
 
 // sendFileReady fails sending for good where it may not go on: what would follow

@@ -188,7 +188,7 @@ func (c *ringConn) sendAhead() bool {
 	if c.sendable() != nil || c.cutSend() != nil {
 		return false
 	}
-	n, err := unix.SendmsgN(c.fd, b.message.First(), nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	n, err := uring.SendNow(c.fd, b.message.First())
 	if err != nil {
 		return false // the send behind it meets the same
 	}
