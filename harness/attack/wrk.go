@@ -54,7 +54,11 @@ func (g Generator) wrk(ctx context.Context, target Target, load Load, wire sizes
 	seconds := int(math.Ceil(load.Measured.Seconds()))
 	threads := min(max(1, len(g.Cores)), load.Conns)
 	argv := []string{"-t", strconv.Itoa(threads), "-c", strconv.Itoa(load.Conns),
-		"-d", strconv.Itoa(seconds) + "s", "-s", script}
+		"-d", strconv.Itoa(seconds) + "s", "-s", script,
+		// Of its own it takes 2 s for too long. Thousands of connections opened at once
+		// overflow the queue of those to accept (net.core.somaxconn), and a SYN that was
+		// dropped is sent again after one second and after two more.
+		"--timeout", strconv.Itoa(int(math.Ceil(g.StallMax.Seconds()))) + "s"}
 	for _, field := range target.Fields {
 		argv = append(argv, "-H", field)
 	}
