@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"math/rand/v2"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -268,7 +267,7 @@ func TestCopyBackPressure(t *testing.T) {
 						done <- err == nil && bytes.Equal(body, got)
 					}()
 				}
-				before := heapInUse()
+				before := looptest.HeapInUse()
 				e.Post(func() {
 					start := func(from, to loop.Conn) {
 						var b Body
@@ -284,7 +283,7 @@ func TestCopyBackPressure(t *testing.T) {
 					e.Loop.Go(func() { start(inRight, inLeft) })
 				})
 				time.Sleep(200 * time.Millisecond) // until the kernel's buffers are full
-				assert.Less(t, heapInUse()-before, size/4)
+				assert.Less(t, looptest.HeapInUse()-before, size/4)
 				close(read)
 				assert.True(t, <-done)
 				assert.True(t, <-done)
@@ -292,13 +291,6 @@ func TestCopyBackPressure(t *testing.T) {
 			})
 		}
 	})
-}
-
-func heapInUse() int {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int(m.HeapAlloc)
 }
 
 // A body that is interrupted ends, whatever its copier was about to do: it sets

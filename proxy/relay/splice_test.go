@@ -159,7 +159,7 @@ func TestTunnelWithoutPipes(t *testing.T) {
 // nothing.
 func TestTunnelSplicedBackPressure(t *testing.T) {
 	tunnels(t, patient, func(t *testing.T, r *tunnelRig) {
-		before := heapInUse()
+		before := looptest.HeapInUse()
 		var sent atomic.Int64
 		ended := make(chan struct{})
 		go func() {
@@ -180,7 +180,7 @@ func TestTunnelSplicedBackPressure(t *testing.T) {
 			return taken > 0 && was == taken
 		})
 		assert.Less(t, taken, int64(64<<20))
-		assert.Less(t, heapInUse()-before, 8<<20)
+		assert.Less(t, looptest.HeapInUse()-before, 8<<20)
 		r.right.Reset()
 		assert.Equal(t, 1, r.ended().Side)
 		<-ended

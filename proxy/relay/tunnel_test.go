@@ -254,7 +254,7 @@ func TestTunnelBackPressure(t *testing.T) {
 	volume := looptest.Pattern(size)
 	looptest.Engines(t, func(t *testing.T, engine loop.Engine) {
 		r := newTunnelRig(t, engine)
-		before := heapInUse()
+		before := looptest.HeapInUse()
 		// Within grace a busy machine has the other side begin, and go on where it may.
 		r.run(Silence{Idle: patience, Grace: time.Second})
 		assert.NoError(t, r.right.CloseWrite())
@@ -267,7 +267,7 @@ func TestTunnelBackPressure(t *testing.T) {
 			assert.NoError(t, r.left.CloseWrite())
 		}()
 		time.Sleep(1500 * time.Millisecond) // until the kernel's buffers are full, and longer than grace
-		assert.Less(t, heapInUse()-before, size/4)
+		assert.Less(t, looptest.HeapInUse()-before, size/4)
 		got, err := io.ReadAll(r.right.In)
 		assert.NoError(t, err)
 		assert.True(t, bytes.Equal(volume, got))

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"io"
-	"math"
 	"net"
 	"runtime"
 	"sync"
@@ -18,17 +17,6 @@ import (
 	"atlas/proxy/loop"
 	"atlas/proxy/looptest"
 )
-
-func heapInUse() int {
-	least := math.MaxInt
-	for range 3 { // what others allocate during a collection outlives it
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		least = min(least, int(m.HeapAlloc))
-	}
-	return least
-}
 
 // beside has a connection of its own say something and hear it, again and again,
 // until stop is called, which returns how long that took at most.
@@ -107,7 +95,7 @@ func TestTCPTLSFlood(t *testing.T) {
 		for _, word := range []string{"sink", "both"} {
 			t.Run(word, func(t *testing.T) {
 				stop := beside(t, k, s.Addr())
-				before := heapInUse()
+				before := looptest.HeapInUse()
 				f := looptest.Forge(t, s.dial().TCPConn, &tls.Config{RootCAs: k.Pool, ServerName: "a.test"})
 				f.Say(f.Record(looptest.RecordApplication, []byte(word)...))
 				if word == "both" {
@@ -115,7 +103,7 @@ func TestTCPTLSFlood(t *testing.T) {
 				}
 				sent, stopped := f.Flood()
 				assert.True(t, stopped)
-				assert.Less(t, heapInUse()-before, 8<<20)
+				assert.Less(t, looptest.HeapInUse()-before, 8<<20)
 				// One that has been idle, and one that is new.
 				c := k.dialTLS(s.Addr(), nil)
 				c.send("echo")
@@ -144,7 +132,7 @@ func TestTCPTLSBackPressure(t *testing.T) {
 			clients = append(clients, c)
 		}
 		piece := looptest.Pattern(64 << 10)
-		before := heapInUse()
+		before := looptest.HeapInUse()
 		var taken atomic.Int64
 		var writing sync.WaitGroup
 		const pieces = 512 // 32 MiB for each, more than all sockets on the way hold
@@ -168,7 +156,7 @@ func TestTCPTLSBackPressure(t *testing.T) {
 			return stuck
 		})
 		assert.Less(t, last, int64(tunnels*pieces*len(piece)), "it was held back")
-		assert.Less(t, heapInUse()-before, tunnels*(1<<20), "two buffers of 64 KiB each, and not what was written")
+		assert.Less(t, looptest.HeapInUse()-before, tunnels*(1<<20), "two buffers of 64 KiB each, and not what was written")
 		close(deaf)
 		// Now it comes back, and is stuck on the way back, before anybody reads.
 		last = -1
@@ -179,7 +167,7 @@ func TestTCPTLSBackPressure(t *testing.T) {
 			time.Sleep(200 * time.Millisecond)
 			return stuck
 		})
-		assert.Less(t, heapInUse()-before, tunnels*(1<<20))
+		assert.Less(t, looptest.HeapInUse()-before, tunnels*(1<<20))
 		var reading sync.WaitGroup
 		for _, c := range clients {
 			reading.Go(func() {
@@ -217,7 +205,7 @@ func TestTCPTLSHostile(t *testing.T) {
 		}
 		use()
 		tasks := &s.Counters()[0].Tasks // some are kept for later
-		fds, goroutines, heap := descriptors(), runtime.NumGoroutine()-int(tasks.Load()), heapInUse()
+		fds, goroutines, heap := descriptors(), runtime.NumGoroutine()-int(tasks.Load()), looptest.HeapInUse()
 		stop := beside(t, k, s.Addr())
 
 		const halfOpen = 1000
@@ -270,7 +258,7 @@ func TestTCPTLSHostile(t *testing.T) {
 		eventually(t, "everything to come back", func() bool {
 			return descriptors() <= fds && runtime.NumGoroutine()-int(tasks.Load()) <= goroutines && tasks.Load() < 100
 		})
-		assert.Less(t, heapInUse()-heap, 8<<20)
+		assert.Less(t, looptest.HeapInUse()-heap, 8<<20)
 		assert.Zero(t, s.Panics())
 	})
 }

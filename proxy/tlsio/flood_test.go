@@ -2,8 +2,6 @@ package tlsio_test
 
 import (
 	"io"
-	"math"
-	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,17 +12,6 @@ import (
 	"atlas/proxy/loop"
 	"atlas/proxy/looptest"
 )
-
-func heapInUse() int {
-	least := math.MaxInt
-	for range 3 { // what others allocate during a collection outlives it
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		least = min(least, int(m.HeapAlloc))
-	}
-	return least
-}
 
 // A peer that asks for new keys and reads nothing is not read from any more: it
 // delays nobody, and what it is owed does not grow.
@@ -50,7 +37,7 @@ func TestKeyUpdateFlood(t *testing.T) {
 		says(t, other, "before")
 		f := r.forge()
 		f.Say(f.Record(looptest.RecordApplication, []byte("upload")...))
-		before := heapInUse()
+		before := looptest.HeapInUse()
 		var most atomic.Int64
 		stop := make(chan struct{})
 		asking := make(chan struct{})
@@ -75,7 +62,7 @@ func TestKeyUpdateFlood(t *testing.T) {
 		}()
 		sent, stopped := f.Flood()
 		assert.True(t, stopped)
-		assert.Less(t, heapInUse()-before, 2<<20)
+		assert.Less(t, looptest.HeapInUse()-before, 2<<20)
 		t.Logf("%d were taken; an exchange beside them took %v at most", sent, time.Duration(most.Load()))
 		assert.Equal(t, loop.ErrDeadline, <-ended)
 		close(stop)
@@ -114,13 +101,13 @@ func TestKeyUpdateFloodWhileSending(t *testing.T) {
 		f := r.forge()
 		f.Say(f.Record(looptest.RecordApplication, []byte("both")...))
 		time.Sleep(50 * time.Millisecond) // until the response is stuck
-		before := heapInUse()
+		before := looptest.HeapInUse()
 		_, stopped := f.Flood()
 		assert.True(t, stopped)
 		for range 100 {
 			says(t, other, "hello")
 		}
-		assert.Less(t, heapInUse()-before, 2<<20)
+		assert.Less(t, looptest.HeapInUse()-before, 2<<20)
 		errs := <-ended
 		assert.Equal(t, [2]error{loop.ErrDeadline, loop.ErrDeadline}, errs)
 		r.Eventually("it to close", func() bool { return r.Loop.Counters().Open.Load() == 1 })

@@ -36,9 +36,9 @@ func TestIdleIsSmall(t *testing.T) {
 			return conns
 		}
 		open(20) // the worker's memory is there
-		before := heapInUse()
+		before := looptest.HeapInUse()
 		kept := open(conns)
-		each := (heapInUse() - before) / conns
+		each := (looptest.HeapInUse() - before) / conns
 		t.Logf("%d bytes for both ends of an idle connection", each)
 		// Both ends and the test's own are in this process: 7 KB of crypto/tls at
 		// either end.
