@@ -151,23 +151,18 @@ func beGreedy(ctx context.Context, stdout, stderr io.Writer, args []string) int 
 // status is the exit status.
 func parse(flags *flag.FlagSet, args []string) (status int, ok bool) {
 	// Package flag prints every flag behind its error, which goes off the screen.
-	out, usage := flags.Output(), flags.Usage
+	out := flags.Output()
 	flags.SetOutput(io.Discard)
-	flags.Usage = func() {}
 	err := flags.Parse(args)
 	flags.SetOutput(out)
-	flags.Usage = usage
 	if errors.Is(err, flag.ErrHelp) {
-		if usage == nil {
-			none := true
-			flags.VisitAll(func(*flag.Flag) { none = false })
-			if fmt.Fprintf(out, "Usage of %s:\n", flags.Name()); none {
-				fmt.Fprintln(out, "  it takes no flags")
-			}
-			flags.PrintDefaults()
-		} else {
-			usage()
+		fmt.Fprintf(out, "Usage of %s:\n", flags.Name())
+		none := true
+		flags.VisitAll(func(*flag.Flag) { none = false })
+		if none {
+			fmt.Fprintln(out, "  it takes no flags")
 		}
+		flags.PrintDefaults()
 		return exitPass, false
 	}
 	if err != nil {

@@ -79,7 +79,7 @@ const stepBeside = 500 * time.Millisecond
 
 // connTime is how long a step is measured at least for each connection of a closed
 // loop: wrk opens them in that time. With 10,000 of them a second was over before the
-// first answer of any server, and after five a request costs what it does after ten.
+// first answer of any server.
 const connTime = 500 * time.Microsecond
 
 // measuredOf is how long the load of a step is measured.

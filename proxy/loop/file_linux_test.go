@@ -68,19 +68,25 @@ func TestWalk(t *testing.T) {
 	}
 }
 
-// Who may not write a file is not told how much of it is in memory: then pages
-// are looked at.
-func TestInMemory(t *testing.T) {
+// loaded is a file of that size that is open to be sent.
+func loaded(t *testing.T, size int) (path string, f *File) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "file")
-	const size = 3<<20 + 100
+	path = filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(path, make([]byte, size), 0o644))
 	d, err := OpenDir(dir)
 	require.NoError(t, err)
-	defer func() { assert.NoError(t, d.Close()) }()
-	_, _, f, err := d.Load("file", 0, 0)
+	t.Cleanup(func() { assert.NoError(t, d.Close()) })
+	_, _, f, err = d.Load("file", 0, 0)
 	require.NoError(t, err)
-	defer f.Close()
+	t.Cleanup(f.Close)
+	return path, f
+}
+
+// Who may not write a file is not told how much of it is in memory: then pages
+// are looked at.
+func TestInMemory(t *testing.T) {
+	const size = 3<<20 + 100
+	path, f := loaded(t, size)
 	for _, uncounted := range []bool{false, true} {
 		f.probe.uncounted = uncounted
 		f.bringIn(0, size)
@@ -106,16 +112,8 @@ func TestInMemory(t *testing.T) {
 // A file that was in memory as a whole is believed to be for a moment; one of which a
 // part was asked for is not.
 func TestRemembers(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "file")
 	const size = 100_000
-	require.NoError(t, os.WriteFile(path, make([]byte, size), 0o644))
-	d, err := OpenDir(dir)
-	require.NoError(t, err)
-	defer func() { assert.NoError(t, d.Close()) }()
-	_, _, f, err := d.Load("file", 0, 0)
-	require.NoError(t, err)
-	defer f.Close()
+	path, f := loaded(t, size)
 	if !evict(t, path) {
 		t.Log("this filesystem is memory, or does not tell")
 		return

@@ -8,9 +8,8 @@ import (
 
 // What follows are system calls that wait for nothing, made without telling Go's
 // scheduler, as Wait does not. Its monitor would take the processor away at each look
-// and give it back, and look every 20 us: a fifth of what a file of 100 KB costs
-// (proxy/design/0004). A call that waits after all keeps a collection of garbage from
-// beginning.
+// and give it back, and look every 20 us (proxy/design/0004, 0007). A call that waits
+// after all keeps a collection of garbage from beginning.
 
 // wide reports that a register of this machine holds an offset. Where one does not,
 // the scheduler is told.
