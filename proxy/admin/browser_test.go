@@ -95,18 +95,22 @@ func (b *browser) listen() {
 	}
 }
 
-// said is what the console has said so far: it is asked to say one thing more.
+// said is what the console has said so far: it is asked to say one thing more, until that
+// comes, as listen may not have begun.
 func (b *browser) said() (lines []string) {
 	b.Helper()
 	b.marks++
 	mark := fmt.Sprintf("mark %d", b.marks)
-	b.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("console.info(%q)", mark)))
+	say := chromedp.Evaluate[chromedp.Void](fmt.Sprintf("console.info(%q)", mark))
 	require.Eventually(b, func() bool {
+		if err := chromedp.Do(b.tab, say); err != nil {
+			return false
+		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		lines = slices.Clone(b.console)
 		return strings.Contains(strings.Join(lines, "\n"), mark)
-	}, browserPatience, 5*time.Millisecond)
+	}, browserPatience, 20*time.Millisecond)
 	return slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "info: mark ") })
 }
 
