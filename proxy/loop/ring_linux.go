@@ -53,6 +53,8 @@ type ringLoop struct {
 	evictNext int // slot that was looked at last for one to evict
 
 	current    *task
+	due        *task   // goes on for the completion at hand
+	leader     *task   // turns the loop, on its own stack and without work; nil: run does
 	free       []*task // idle tasks, last in first out
 	freeLow    int     // fewest idle since the last trim
 	busy       int     // tasks with work
@@ -116,6 +118,13 @@ func (l *ringLoop) run() {
 // waits; then completions, posts, timers and woken tasks run, and what they
 // queue leaves with the next turn's call.
 func (l *ringLoop) turn() {
+	l.enter()
+	l.reap(nil)
+	l.endTurn()
+}
+
+// enter begins a turn.
+func (l *ringLoop) enter() {
 	if err := l.ring.Wait(l.patience()); err != nil {
 		panic(fmt.Sprintf("loop: %v", err)) // a bug here, not the world's fault
 	}
@@ -124,13 +133,28 @@ func (l *ringLoop) turn() {
 	if n := l.ring.Overflows(); n != l.counters.Overflow.Load() {
 		l.counters.Overflow.Store(n)
 	}
+}
+
+// reap gives completions to whom they are for. It is true as soon as one of them has
+// made work for leader.
+func (l *ringLoop) reap(leader *task) bool {
 	for range ringCompletions {
 		e, ok := l.ring.Next()
 		if !ok {
 			break
 		}
-		l.complete(e)
+		switch t := l.complete(e); t {
+		case nil:
+		case leader:
+			return true
+		default:
+			l.resume(t, leader == nil)
+		}
 	}
+	return false
+}
+
+func (l *ringLoop) endTurn() {
 	l.expire()
 	l.startForks()
 	l.runReady()
@@ -179,8 +203,8 @@ func userData(kind uint8, gen, slot uint32) uint64 {
 	return uint64(kind) | uint64(gen&genMask)<<8 | uint64(slot)<<32
 }
 
-// complete gives one completion to its operation's owner.
-func (l *ringLoop) complete(e uring.Completion) {
+// complete gives one completion to its operation's owner, and returns the task that goes on now.
+func (l *ringLoop) complete(e uring.Completion) *task {
 	kind, gen, slot := uint8(e.UserData), uint32(e.UserData>>8)&genMask, uint32(e.UserData>>32)
 	switch kind {
 	case opWake:
@@ -189,16 +213,16 @@ func (l *ringLoop) complete(e uring.Completion) {
 		if !l.ended {
 			l.armWake()
 		}
-		return
+		return nil
 	case opAccept:
 		l.listeners[slot].accepted(e)
-		return
+		return nil
 	case opAcceptCancel:
 		l.listeners[slot].cancelled()
-		return
+		return nil
 	case opFile, opFileHint:
 		l.fileDone(e, slot, kind == opFile)
-		return
+		return nil
 	}
 	c := l.slots[slot]
 	invariant.That(c != nil && c.gen == gen, "completion of an operation whose slot was freed")
@@ -222,6 +246,9 @@ func (l *ringLoop) complete(e uring.Completion) {
 	if c.closing {
 		c.settle()
 	}
+	t := l.due
+	l.due = nil
+	return t
 }
 
 // expire fires the timers that are due.

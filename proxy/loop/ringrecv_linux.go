@@ -137,14 +137,20 @@ func (c *ringConn) arrived(id uint16, n int) {
 		c.in, c.view = p, id+1
 		l.views = append(l.views, c)
 		t := c.reader
+		later := c.more && c.armed
 		if c.idle {
 			c.idle = false
-			t = l.assign(c, nil)
+			if l.leader != nil && !later {
+				t, l.leader = l.leader, nil
+				l.occupy(t, c, nil)
+			} else {
+				t = l.assign(c, nil)
+			}
 		}
-		if c.more && c.armed {
+		if later {
 			l.wake(t)
 		} else {
-			l.resume(t)
+			l.due = t
 		}
 	default:
 		// The task is busy elsewhere (pipelining, or a parked upstream that
@@ -381,7 +387,7 @@ func (c *ringConn) receivedOnce(result int32) {
 		c.inErr = errno
 	}
 	if c.reader != nil {
-		c.loop.resume(c.reader)
+		c.loop.due = c.reader
 	}
 }
 

@@ -272,7 +272,7 @@ func (c *ringConn) sent(result int32) {
 	}
 	switch {
 	case c.writer != nil:
-		l.resume(c.writer)
+		l.due = c.writer
 	case c.outErr != nil && c.lost != nil:
 		c.lose()
 	case c.outErr != nil && c.idle:
@@ -394,7 +394,7 @@ func (l *ringLoop) runYielder() {
 		t := l.yielders[l.yielderNext]
 		l.yielderNext++
 		t.yielded = false
-		l.resume(t)
+		l.resume(t, false)
 	}
 }
 

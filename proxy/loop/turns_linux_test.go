@@ -2,12 +2,16 @@ package loop
 
 import (
 	"fmt"
+	"io"
+	"iter"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -64,6 +68,87 @@ func TestOneSenderATurn(t *testing.T) {
 			assert.Equal(t, all[i-tasks].task, all[i].task, "piece %d", i)
 		}
 	}
+}
+
+// answerer answers each byte with one, for a "w" after a wait.
+type answerer struct{ tasks chan *task }
+
+func (a answerer) Open(Conn) {}
+
+func (a answerer) Serve(c Conn) bool {
+	l := c.Loop().(*ringLoop)
+	asked := append([]byte(nil), c.Peek()...)
+	c.Consume(len(asked))
+	if string(asked) == "w" {
+		l.Sleep(time.Millisecond)
+	}
+	a.tasks <- l.current
+	if string(asked) == "p" {
+		panic("asked to")
+	}
+	_, err := c.Write(asked)
+	return err == nil && c.Flush() == nil
+}
+
+// A task that has answered without a wait turns the loop until the next request, whichever
+// connection that comes from, and serves it; one that has waited goes back to run, as one does
+// whose worker drains. A panic ends neither.
+func TestLeader(t *testing.T) {
+	requireRing(t)
+	started, err := Start(Config{Engine: IOUring, CPU: -1})
+	require.NoError(t, err)
+	l := started.(*ringLoop)
+	ln, err := ListenTCP("127.0.0.1:0", 16)
+	require.NoError(t, err)
+	served := answerer{make(chan *task, 1)}
+	require.True(t, l.Post(func() { assert.NoError(t, l.Listen(ln, served)) }))
+	leader := func() *task {
+		now := make(chan *task)
+		require.True(t, l.Post(func() { now <- l.leader }))
+		return <-now
+	}
+	require.Nil(t, leader())
+	clients := make([]net.Conn, 2)
+	for i := range clients {
+		clients[i], err = net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		defer clients[i].Close()
+	}
+	ask := func(client int, what string) *task {
+		_, err := io.WriteString(clients[client], what)
+		require.NoError(t, err)
+		by := <-served.tasks
+		if what != "p" {
+			_, err = io.ReadFull(clients[client], make([]byte, 1))
+			require.NoError(t, err)
+		}
+		return by
+	}
+	first := ask(0, "a")
+	require.Same(t, first, leader())
+	require.Same(t, first, ask(1, "b"))
+	require.Same(t, first, leader())
+	require.Same(t, first, ask(0, "w"))
+	require.Nil(t, leader(), "it has waited")
+	second := ask(1, "c")
+	require.Same(t, second, leader())
+	require.Same(t, second, ask(0, "p"))
+	require.Same(t, second, leader())
+	require.Same(t, second, ask(1, "d"))
+	l.Stop()
+	l.Wait()
+	require.Nil(t, l.leader)
+	require.EqualValues(t, 1, l.counters.Panics.Load())
+}
+
+// Where the loop was when it panicked is known, although a task turned it.
+func TestLeaderPanics(t *testing.T) {
+	next, _ := iter.Pull(func(func(struct{}) bool) {
+		l := &ringLoop{}
+		l.lead(nil) // without a ring
+	})
+	defer func() { require.Contains(t, recover(), "ringLoop).reap") }()
+	next()
 }
 
 // A connection touches six lines of the cache, and is allocated without waste.
