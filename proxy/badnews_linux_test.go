@@ -158,7 +158,7 @@ func TestUpgradeFails(t *testing.T) {
 		p := press(l.address, nil, bodies)
 		for name, bad := range map[string]*badHeir{
 			"a program that crashes": {"echo the disk is on fire >&2; exit 7", good,
-				[]string{"exit status 7", "the disk is on fire"}},
+				[]string{"it ended before it took over: exit status 7, having printed: the disk is on fire"}},
 			"a program that is killed":                   {"kill -9 $$", good, []string{"signal: killed"}},
 			"a program that is none":                     {"none", good, []string{"no such file"}},
 			"a configuration that is wrong":              {"", good + "nonsense = 1\n", []string{"exit status 2", "nonsense"}},

@@ -214,7 +214,11 @@ func (l *life) stay(b bequest) {
 		fields = append(fields, "ended", crash.Status, "printed", crash.Stderr)
 	}
 	l.server.NotUpgraded(b.err, crash.Status, crash.Stderr)
-	l.log.Error("no upgrade: this process goes on", fields...)
+	message := "no upgrade: this process goes on"
+	if b.raised {
+		message += "; put that right and send SIGUSR2 again"
+	}
+	l.log.Error(message, fields...)
 }
 
 // end is what a signal asks for. Readiness fails first, and everything goes on for a

@@ -52,7 +52,30 @@ type Crash struct {
 	Stderr string // what it printed last
 }
 
-func (c *Crash) Error() string { return c.Err.Error() }
+// Error says of a process that ended on its own how it did, and what it printed.
+func (c *Crash) Error() string {
+	if !errors.Is(c.Err, errGone) && !errors.Is(c.Err, errEarly) {
+		return c.Err.Error()
+	}
+	text := fmt.Sprintf("%v: %s", c.Err, c.Status)
+	if line := telling(c.Stderr); line != "" {
+		text += ", having printed: " + line
+	}
+	return text
+}
+
+// telling is the line of what was printed that says most: the last one, but that
+// behind a panic the stack follows.
+func telling(printed string) (last string) {
+	for line := range strings.Lines(printed) {
+		last = strings.TrimSpace(line)
+		if strings.HasPrefix(last, "panic: ") || strings.HasPrefix(last, "fatal error: ") {
+			return last
+		}
+	}
+	return last
+}
+
 func (c *Crash) Unwrap() error { return c.Err }
 
 // Raise starts the program anew and gives it everything. It returns its process
@@ -99,7 +122,9 @@ func (g *Giver) Raise(ctx context.Context, program Program, stderr *os.File) (pi
 	if timedOut(err) {
 		mercy = answerTime / 10 // it had its time
 	}
-	err = g.late(err)
+	if err = g.late(err); errors.Is(err, ErrNothing) {
+		err = errGone
+	}
 	select {
 	case <-ended:
 	case <-time.After(mercy):

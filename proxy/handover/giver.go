@@ -42,7 +42,10 @@ var ErrBusy = errors.New("another process is taking over already")
 
 // ErrNothing says that a peer came and asked for nothing, as a process does that
 // looks whether there is somebody.
-var ErrNothing = errors.New("the peer left without a word: EOF")
+var ErrNothing = errors.New("it asked for nothing, and left")
+
+// errGone says that an heir ended, or closed its connection, and did not say why.
+var errGone = errors.New("it ended before it took over")
 
 // turn takes the one turn there is.
 func (g *Giver) turn() error {
@@ -107,7 +110,7 @@ func (g *Giver) give(ctx context.Context, w *wire) error {
 	}
 	serving, err := w.await(ctx, sayServing, max(answerTime, time.Until(deadline)))
 	if err != nil {
-		return w.refuse(err)
+		return w.refuse(gone(err))
 	}
 	g.config.Pause(serving.Names)
 	// Silence is what it says as long as it lives. Should this process be told to
@@ -120,7 +123,10 @@ func (g *Giver) give(ctx context.Context, w *wire) error {
 		}
 	}
 	g.config.Resume()
-	return w.refuse(fmt.Errorf("it served, and was gone within %s: %w", trial, err))
+	if died(err) {
+		err = errEarly
+	}
+	return w.refuse(err)
 }
 
 // sendLegacy sends everything, the descriptors in batches.
@@ -150,10 +156,18 @@ func (g *Giver) sendLegacy(w *wire) error {
 	return nil
 }
 
-// late says in words that a time is over.
+// late says in words that a time is over, or that nobody is left to wait for.
 func (g *Giver) late(err error) error {
 	if timedOut(err) {
 		return fmt.Errorf("it was not ready within %s", g.config.Patience)
+	}
+	return gone(err)
+}
+
+// gone says in words that nobody is there any more.
+func gone(err error) error {
+	if died(err) {
+		return errGone
 	}
 	return err
 }
@@ -175,6 +189,9 @@ func (w *wire) await(ctx context.Context, say string, within time.Duration) (mes
 	}
 	return m, err
 }
+
+// errEarly is errGone of an heir that had begun to serve.
+var errEarly = fmt.Errorf("it served, and was gone within %s", trial)
 
 var errEnds = errors.New("this process ends")
 

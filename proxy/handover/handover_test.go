@@ -200,8 +200,8 @@ func TestHeirFails(t *testing.T) {
 		why  string
 	}{
 		"says why":        {func(heir *Heir) { heir.Fail(errors.New("no certificate")) }, "no certificate"},
-		"goes at once":    {func(heir *Heir) { heir.Close() }, "EOF"},
-		"goes when ready": {func(heir *Heir) { assert.NoError(t, heir.Loaded()); heir.Close() }, "EOF"},
+		"goes at once":    {func(heir *Heir) { heir.Close() }, "it ended before it took over"},
+		"goes when ready": {func(heir *Heir) { assert.NoError(t, heir.Loaded()); heir.Close() }, "it ended before it took over"},
 		"skips a step":    {func(heir *Heir) { assert.NoError(t, heir.Serving(nil)) }, `the peer said "serving"`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -328,11 +328,11 @@ func TestStrangers(t *testing.T) {
 		"another protocol":  {"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "does not speak this protocol"},
 		"a huge message":    {framed(4<<30-1, hello), "bytes: 262144 are the most"},
 		"half a message":    {framed(len(hello), hello[:5]), "EOF"},
-		"half a head":       {framed(len(hello), hello)[:3], "EOF"},
+		"half a head":       {framed(len(hello), hello)[:3], "asked for nothing"},
 		"no JSON":           {framed(5, []byte("hello")), "invalid character"},
 		"the wrong word":    {framed(15, []byte(`{"say":"gimme"}`)), `the peer said "gimme"`},
 		"a later version":   {framed(28, []byte(`{"say":"hello","version":99}`)), "version 99"},
-		"nothing, and ends": {"", "EOF"},
+		"nothing, and ends": {"", "asked for nothing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn, err := net.Dial("unix", path)
@@ -351,7 +351,7 @@ func TestStrangers(t *testing.T) {
 		heir, err := Connect(path) // nobody stands in the way
 		require.NoError(t, err)
 		heir.Close()
-		assert.ErrorContains(t, hear(t, told), "EOF")
+		assert.ErrorContains(t, hear(t, told), "it ended before it took over")
 		assert.ErrorContains(t, hear(t, told), "timeout")
 	})
 	t.Run("too many", func(t *testing.T) {
@@ -492,10 +492,11 @@ func TestDefaultPath(t *testing.T) {
 func TestRaise(t *testing.T) {
 	for role, row := range map[string]struct{ why, status, stderr string }{
 		"serve": {},
-		"crash": {"EOF", "exit status 2", "panic: broken on purpose"},
+		"crash": {"before it took over: exit status 2, having printed: panic: broken", "exit status 2", "panic: broken on purpose"},
 		"hang":  {"not ready within 500ms", "signal: killed", ""},
 		"fail":  {"the certificate is gone", "exit status 3", ""},
-		"short": {"it served, and was gone within 1s", "exit status 4", "it served for a moment"},
+		"short": {"it served, and was gone within 1s: exit status 4, having printed: it served for a moment",
+			"exit status 4", "it served for a moment"},
 	} {
 		t.Run(role, func(t *testing.T) {
 			t.Setenv(roleEnv, role)
