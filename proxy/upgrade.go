@@ -1,8 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
 
+	"atlas/proxy/config"
 	"atlas/proxy/handover"
 )
 
@@ -27,13 +33,49 @@ func upgrade(c *call) int {
 	}
 	path := handoverPath(reading.Config)
 	if path == "" {
-		fmt.Fprintln(c.stderr, "atlas: there is no place to meet the process that runs: set listen.handover for both")
+		fmt.Fprintf(c.stderr, "atlas: nothing taken over: %s\n", nowhere(reading.Config))
 		return exitRuntime
 	}
 	heir, err := handover.Connect(path)
 	if err != nil {
-		fmt.Fprintf(c.stderr, "atlas: nothing taken over at %s: %v\n", path, err)
+		fmt.Fprintf(c.stderr, "atlas: nothing taken over at %s: %s\n", path, unmet(path, err))
 		return exitRuntime
 	}
 	return serve(reading, c.stderr, heir)
+}
+
+// nowhere says why there is no socket where processes meet, and what to do.
+func nowhere(cfg *config.Config) string {
+	const fix = "set listen.handover to the path of a socket, and restart the process that runs with it"
+	if cfg.Listen.Handover == config.HandoverOff {
+		return fmt.Sprintf("listen.handover is %q in %s: %s", config.HandoverOff, cfg.File, fix)
+	}
+	return "no socket is named where the process that runs could be met, and neither $RUNTIME_DIRECTORY nor " +
+		fmt.Sprintf("/run/user/%d is there: %s; or send it SIGUSR2", os.Geteuid(), fix)
+}
+
+// unmet says why nobody handed over at a path, and what to do.
+func unmet(path string, err error) string {
+	var no *handover.Refusal
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Sprintf("no Atlas waits there (%v): start one with atlas CONFIG, "+
+			"or set listen.handover to where it waits; one that runs can be sent SIGUSR2", cause(err))
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Sprintf("%v: run this as the user of the Atlas that waits there", cause(err))
+	case errors.As(err, &no):
+		return fmt.Sprintf("the process there %s", strings.TrimPrefix(err.Error(), "it "))
+	case errors.Is(err, io.EOF):
+		return "who listens there hung up: its log says why, if it is Atlas"
+	}
+	return err.Error()
+}
+
+// cause is the innermost error, without what was dialled.
+func cause(err error) error {
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		return number
+	}
+	return err
 }

@@ -199,7 +199,7 @@ func TestUpgradeNobody(t *testing.T) {
 
 	_, err = l.run("upgrade", l.path("atlas.toml"))
 	require.NoError(t, err)
-	l.waitFor("nothing taken over at", 1)
+	l.waitFor("nothing taken over at "+l.path("s")+": no Atlas waits there (no such file or directory)", 1)
 
 	stale, err := net.Listen("unix", l.path("s"))
 	require.NoError(t, err)
