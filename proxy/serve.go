@@ -66,7 +66,7 @@ func serve(reading *config.Reading, stderr io.Writer, heir *handover.Heir) int {
 	}
 	operators, s, err := start(cfg, log, level, lines, heir)
 	if err != nil {
-		log.Error("cannot start", "config", cfg.File, "error", server.InLine(server.Place(reading, err)))
+		log.Error("cannot start", "config", cfg.File, "error", server.InLine(server.Place(reading.Revealing(), err)))
 		if heir != nil {
 			heir.Fail(err)
 		}

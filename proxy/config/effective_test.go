@@ -166,4 +166,13 @@ func TestReadingProblem(t *testing.T) {
 	problem := reading.Problem("listen.root", "open /srv/q7Zk: no such file", "make /srv/q7Zk")
 	assert.Equal(t, "atlas.toml:4:8: open /srv/${SITE}: no such file\n  4 | root = \"/srv/${SITE}\"\n"+
 		"    |        ^^^^^^^^^^^^^^ make /srv/${SITE}", problem.Error())
+
+	// The log of a start says which file, unless that is a secret.
+	problem = reading.Revealing().Problem("listen.root", "open /srv/q7Zk: no such file", "")
+	assert.Equal(t, "open /srv/${SITE}: no such file, where ${SITE} is \"q7Zk\"", problem.Message)
+	text = strings.Replace(text, "SITE", "SITE_TOKEN", 1)
+	reading, err = Read("atlas.toml", []byte(text), environment(map[string]string{"SITE_TOKEN": "q7Zk"}))
+	require.NoError(t, err)
+	problem = reading.Revealing().Problem("listen.root", "open /srv/q7Zk: no such file", "")
+	assert.Equal(t, "open /srv/${SITE_TOKEN}: no such file", problem.Message)
 }

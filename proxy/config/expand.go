@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -123,6 +124,23 @@ func (v *literal) hidden(text string) string {
 	}
 	for i := range v.list {
 		text = v.list[i].hidden(text)
+	}
+	return text
+}
+
+// secretWords are in the names of variables whose values no log has.
+var secretWords = []string{"SECRET", "PASS", "TOKEN", "CREDENTIAL", "AUTH", "PRIVATE"}
+
+// revealed says what the variables of a value stand for.
+func (v *literal) revealed() (text string) {
+	for i, name := range v.variables {
+		secret := func(word string) bool { return strings.Contains(strings.ToUpper(name), word) }
+		if !slices.ContainsFunc(secretWords, secret) {
+			text += fmt.Sprintf(", where ${%s} is %s", name, quoted(v.secrets[i]))
+		}
+	}
+	for i := range v.list {
+		text += v.list[i].revealed()
 	}
 	return text
 }

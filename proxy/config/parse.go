@@ -32,6 +32,16 @@ type Reading struct {
 	Warnings []Warning
 
 	reader *reader
+	shows  bool // what variables stand for, in problems
+}
+
+// Revealing is the same for a log, where a problem says as well what the variables
+// of its key stand for, but for those that are secret by their names. Whoever reads
+// of a file that is not there wants to know which.
+func (r *Reading) Revealing() *Reading {
+	shown := *r
+	shown.shows = true
+	return &shown
 }
 
 // Read is Parse with the variables of an environment, which a nil lookup has none of.
@@ -97,7 +107,11 @@ func (r *Reading) Problem(key, message, hint string) *Error {
 	if dot := strings.LastIndexByte(key, '.'); !set && dot > 0 {
 		v.at = r.reader.seen[key[:dot]]
 	}
-	return r.reader.doc.problem(v.at, key, v.hidden(message), v.hidden(hint))
+	told := v.hidden(message)
+	if r.shows && told != message {
+		told += v.revealed()
+	}
+	return r.reader.doc.problem(v.at, key, told, v.hidden(hint))
 }
 
 // fault is a problem without its place.
