@@ -93,10 +93,12 @@ func (r *Report) WriteText(w io.Writer) error {
 	return err
 }
 
-// wrap breaks text into lines; margin is in front of all but the first.
+// wrap breaks the first line of text into lines, and leaves the others, which are a
+// command, as they are; margin is in front of all but the first.
 func wrap(text, margin string) string {
 	var b strings.Builder
 	column := len(margin)
+	text, verbatim, several := strings.Cut(text, "\n")
 	for i, word := range strings.Fields(text) {
 		if n := utf8.RuneCountInString(word); i > 0 && column+1+n > textColumns {
 			b.WriteString("\n" + margin)
@@ -107,6 +109,9 @@ func wrap(text, margin string) string {
 		}
 		b.WriteString(word)
 		column += utf8.RuneCountInString(word)
+	}
+	if several {
+		b.WriteString("\n" + margin + strings.ReplaceAll(verbatim, "\n", "\n"+margin))
 	}
 	return b.String()
 }

@@ -144,6 +144,8 @@ func TestWrite(t *testing.T) {
 			assert.Equal(t, byte(' '), line[column-1], line)
 		}
 	}
+	assert.Regexp(t, `\n +nft 'table inet atlas \{\n +chain in \{ type filter hook prerouting priority raw;\n`+
+		` +tcp dport 80 notrack; tcp sport 80 notrack; \}\n`, text.String())
 	assert.Contains(t, text.String(), "1 wrong: Atlas cannot run here like that.\n")
 	require.NoError(t, report.WriteJSON(&encoded))
 	var again Report

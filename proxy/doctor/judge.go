@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -255,12 +256,29 @@ func (r *Readings) judgeConntrack() []Finding {
 	f := Finding{Name: "conntrack", Mark: Warn,
 		State: fmt.Sprintf("netfilter follows connections: %d of at most %d", r.ConntrackCount, r.ConntrackMax),
 		Costs: "every packet costs more, and new connections are dropped when the table is full",
-		Fix:   "where nothing needs it: notrack for the ports of Atlas in the table raw, and no NAT rules beside it"}
+		Fix:   r.noTrack()}
 	if r.ConntrackMax > 0 && r.ConntrackCount*10 > r.ConntrackMax*8 {
 		f.State += ", nearly full"
 		f.Fix = fmt.Sprintf("sysctl net.netfilter.nf_conntrack_max=%d; %s", r.ConntrackMax*4, f.Fix)
 	}
 	return []Finding{f}
+}
+
+// noTrack is a command that leaves the connections of a port alone, in both directions,
+// also those within the machine, whose packets pass both chains.
+func (r *Readings) noTrack() string {
+	port := "8080" // where no configuration says
+	if len(r.Ports) > 0 {
+		_, port, _ = net.SplitHostPort(r.Ports[0].Address)
+	}
+	rules := fmt.Sprintf("    tcp dport %s notrack; tcp sport %[1]s notrack; }\n", port)
+	return "where no NAT rule, such as a published port of Docker, and no firewall by ct state is about them, let it " +
+		"leave the connections of port " + port + " alone, and in the same way those of the upstreams' ports " +
+		"(nft delete table inet atlas undoes it):\n" +
+		"nft 'table inet atlas {\n" +
+		"  chain in { type filter hook prerouting priority raw;\n" + rules +
+		"  chain out { type filter hook output priority raw;\n" + rules +
+		"}'"
 }
 
 func judgePorts(r *Readings) (found []Finding) {
