@@ -11,9 +11,9 @@ const doctorLong = `
 Looks at the machine: kernel, io_uring with each feature that Atlas needs and what could
 block it (seccomp, sysctl, security modules), limits of open files and memory, CPUs with
 affinity and quota, backlog, ports, conntrack, clock. With CONFIG also whether its
-address can be bound and what it asks of all that. Each line is ok, warn (Atlas runs, and
-not as well as it could) or fail, with what it costs and how to change it. Exit status 1
-if Atlas cannot run.
+address can be bound, or who has it, and what it asks of all that. Each line is ok, warn
+(Atlas runs, and not as well as it could) or fail, with what it costs and how to change
+it. Exit status 1 if Atlas cannot run.
 
 With --json: {"ok", "findings"}; of each finding "name", "mark" (ok, warn, fail),
 "state", "costs", "fix".

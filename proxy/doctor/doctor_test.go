@@ -103,9 +103,19 @@ func TestJudge(t *testing.T) {
 		{"as short as asked for", func(r *Readings) { r.Somaxconn, r.Backlog = 128, 100 }, "backlog", OK, ""},
 		{"few ports", func(r *Readings) { r.PortFirst = 60000 }, "upstream ports", Warn, "1024 65535"},
 		{"conntrack", func(r *Readings) { r.ConntrackCount, r.ConntrackMax = 90, 100 }, "conntrack", Warn, "nf_conntrack_max=400"},
-		{"the port of another", func(r *Readings) { r.Ports = []Port{{"[::]:80", syscall.EADDRINUSE}} }, "port", Fail, "ss -ltnp"},
-		{"a port of root's", func(r *Readings) { r.Ports = []Port{{"[::]:80", syscall.EACCES}} }, "port", Fail, "cap_net_bind_service"},
-		{"another machine's address", func(r *Readings) { r.Ports = []Port{{"9.9.9.9:80", syscall.EADDRNOTAVAIL}} },
+		{"the port of another", func(r *Readings) {
+			r.Ports = []Port{{Address: "[::]:80", Err: syscall.EADDRINUSE}}
+		}, "port", Fail, "ss -ltnp"},
+		{"a port of somebody", func(r *Readings) {
+			r.Ports = []Port{{"[::]:80", syscall.EADDRINUSE, &Holder{PID: 7, Name: "nginx"}}}
+		}, "port", Fail, "[::]:80 is taken: process 7, nginx, listens there"},
+		{"a port of this configuration", func(r *Readings) {
+			r.Ports = []Port{{"[::]:80", syscall.EADDRINUSE, &Holder{PID: 7, Name: "atlas", Same: true}}}
+		}, "port", OK, "with this configuration now, process 7"},
+		{"a port of root's", func(r *Readings) {
+			r.Ports = []Port{{Address: "[::]:80", Err: syscall.EACCES}}
+		}, "port", Fail, "cap_net_bind_service"},
+		{"another machine's address", func(r *Readings) { r.Ports = []Port{{Address: "9.9.9.9:80", Err: syscall.EADDRNOTAVAIL}} },
 			"port", Fail, "ip address"},
 		{"a clock that was never set", func(r *Readings) { r.Now = time.Unix(0, 0) }, "clock", Warn, "certificates"},
 		{"another system", func(r *Readings) { r.System, r.Ring = "darwin", nil }, "system", Warn, "netpoll"},
@@ -131,7 +141,7 @@ func TestWrite(t *testing.T) {
 	r := healthy()
 	r.Seccomp, r.ConntrackCount, r.ConntrackMax = 2, 1, 100
 	r.refuse(syscall.EPERM)
-	r.Ports = []Port{{"[::]:80", syscall.EACCES}}
+	r.Ports = []Port{{Address: "[::]:80", Err: syscall.EACCES}}
 	report := Judge(r)
 	var text, encoded bytes.Buffer
 	require.NoError(t, report.WriteText(&text))

@@ -288,6 +288,13 @@ func judgePorts(r *Readings) (found []Finding) {
 			f.Mark, f.State, f.Costs = Fail, p.Err.Error(), "Atlas will not start"
 		}
 		switch {
+		case p.Holder != nil && p.Holder.Same:
+			f.Mark, f.Costs = OK, ""
+			f.State = fmt.Sprintf("%s is where Atlas listens with this configuration now, process %d",
+				p.Address, p.Holder.PID)
+		case p.Holder != nil:
+			f.State = fmt.Sprintf("%s is taken: process %d, %s, listens there", p.Address, p.Holder.PID, p.Holder.Name)
+			f.Fix = "end that process, or choose another port"
 		case errors.Is(p.Err, syscall.EADDRINUSE):
 			f.Fix = "end who has it (ss -ltnp shows), or choose another port; if that is this Atlas, all is well"
 		case errors.Is(p.Err, fs.ErrPermission):

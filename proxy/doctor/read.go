@@ -1,9 +1,11 @@
 package doctor
 
 import (
+	"errors"
 	"net"
 	"runtime"
 	"strconv"
+	"syscall"
 	"time"
 
 	"atlas/proxy/config"
@@ -27,7 +29,11 @@ func Read(cfg *config.Config) *Readings {
 				r.UpstreamsTCP++
 			}
 		}
-		r.Ports = []Port{bind(net.JoinHostPort(cfg.Listen.Address, strconv.Itoa(cfg.Listen.Port)))}
+		port := bind(net.JoinHostPort(cfg.Listen.Address, strconv.Itoa(cfg.Listen.Port)))
+		if errors.Is(port.Err, syscall.EADDRINUSE) {
+			port.Holder = holder(cfg.Listen.Port, cfg.File)
+		}
+		r.Ports = []Port{port}
 	}
 	r.readSystem()
 	return r

@@ -1,7 +1,9 @@
 package doctor
 
 import (
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -50,4 +52,34 @@ func TestCountList(t *testing.T) {
 	for list, want := range map[string]int{"0": 1, "0-3": 4, "0-1,4,6-7": 5, "": 0, "x": 0} {
 		assert.Equal(t, want, countList(list), list)
 	}
+}
+
+// Who listens on a port is found, and whether it runs the same configuration.
+func TestHolder(t *testing.T) {
+	cat, err := exec.LookPath("cat")
+	require.NoError(t, err)
+	folder := t.TempDir()
+	file, other := filepath.Join(folder, "a.toml"), filepath.Join(folder, "b.toml")
+	require.NoError(t, os.WriteFile(file, nil, 0o644))
+	require.NoError(t, os.WriteFile(other, nil, 0o644))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	port := ln.Addr().(*net.TCPAddr).Port
+	assert.Nil(t, holder(port, file), "it is this process")
+
+	socket, err := ln.(*net.TCPListener).File()
+	require.NoError(t, err)
+	defer socket.Close()
+	cmd := exec.Command(cat)
+	cmd.Args = []string{os.Args[0], "-", "a.toml"} // the name is what makes it one of ours
+	cmd.Dir, cmd.ExtraFiles = folder, []*os.File{socket}
+	waits, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	assert.Equal(t, &Holder{PID: cmd.Process.Pid, Name: "cat", Same: true}, holder(port, file))
+	assert.False(t, holder(port, other).Same)
+	assert.Nil(t, holder(1, file))
+	require.NoError(t, waits.Close())
+	require.NoError(t, cmd.Wait())
 }

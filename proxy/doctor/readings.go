@@ -62,4 +62,12 @@ type Call struct {
 type Port struct {
 	Address string
 	Err     error
+	Holder  *Holder // who has it already; nil: nobody, or somebody who cannot be seen
+}
+
+// A Holder is a process that listens on a port.
+type Holder struct {
+	PID  int
+	Name string
+	Same bool // it is Atlas, with the configuration that was asked about
 }
