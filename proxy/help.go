@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 
+	"atlas/proxy/accesslog"
 	"atlas/proxy/config"
 	"atlas/proxy/reference"
 )
@@ -26,8 +28,11 @@ func helpCommand() verb {
 				}
 			}
 			text, near, known := reference.Help(topic)
-			if known {
+			if known || loggable(topic) {
 				fmt.Fprint(c.stdout, text)
+				if !known || slices.Contains(logTopics, topic) {
+					fmt.Fprint(c.stdout, variablesHelp())
+				}
 				return exitOK
 			}
 			why := meant(topic)
@@ -41,6 +46,25 @@ func helpCommand() verb {
 			return exitUsage
 		},
 	}
+}
+
+// logTopics are what leads to the variables of the access log.
+var logTopics = []string{"access_log", "access_log.format", "format", "variables", "fields"}
+
+// loggable reports that a topic is about what the access log has, but no key.
+func loggable(topic string) bool {
+	return slices.Contains(logTopics, topic) ||
+		slices.ContainsFunc(accesslog.Variables(), func(v accesslog.Variable) bool { return v.Name == topic })
+}
+
+// variablesHelp is what a line of the access log may have in it.
+func variablesHelp() string {
+	var b strings.Builder
+	b.WriteString("\nVariables of access_log.format, in braces; JSON has them as its fields\n\n")
+	for _, v := range accesslog.Variables() {
+		fmt.Fprintf(&b, "  %-13s %s\n", v.Name, v.Doc)
+	}
+	return b.String()
 }
 
 // tableNames are the topics that lead to every key.

@@ -58,7 +58,7 @@ weight = 2`
 path = "/healthz"
 interval = "5s"`
 	case "access_log":
-		return "A line for each exchange; the variables of a template are in access-log.md.", `[access_log]
+		return "A line for each exchange; atlas help variables lists what a template may have.", `[access_log]
 format = "combined"
 path = "/var/log/atlas/access.log"`
 	case "routing":

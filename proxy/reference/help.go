@@ -30,30 +30,45 @@ func Help(topic string) (text, meant string, known bool) {
 			names = append(names, k.Path)
 		}
 	}
-	if paths := named(topic); len(paths) > 0 {
+	if paths := named(topic, tables); len(paths) > 0 {
 		return listHelp(topic, paths), "", true
 	}
 	return "", config.Nearest(topic, names), false
 }
 
-// named are the keys that end in a name without its table, or in part of it.
-func named(name string) (paths []string) {
+// named are the tables and keys that end in a name without its table, or in part of
+// it; where there is none, the tables with that word in their name.
+func named(name string, tables []config.Table) (paths []string) {
+	var loose []string
+	for i := range tables {
+		path := tables[i].Path
+		last := path[strings.LastIndexByte(path, '.')+1:]
+		switch {
+		case strings.HasSuffix(path, "."+name):
+			paths = append(paths, path)
+		case strings.HasPrefix(last, name+"_"), strings.HasSuffix(last, "_"+name):
+			loose = append(loose, path)
+		}
+	}
 	for _, k := range config.Keys() {
 		if strings.HasSuffix(k.Path, "."+name) {
 			paths = append(paths, k.Path)
 		}
 	}
+	if len(paths) == 0 {
+		return loose
+	}
 	return paths
 }
 
-// listHelp names the keys that a word could mean, or shows the only one.
+// listHelp names what a word could mean, or shows the only one.
 func listHelp(name string, paths []string) string {
 	if len(paths) == 1 {
 		text, _, _ := Help(paths[0])
 		return text
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "There are several keys %s:\n\n", name)
+	fmt.Fprintf(&b, "%s is in several places:\n\n", name)
 	for _, path := range paths {
 		fmt.Fprintf(&b, "  atlas help %s\n", path)
 	}
