@@ -43,6 +43,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	out := &output{to: stdout}
 	c.stdout, c.stderr = out, stderr
 	switch {
+	case problem != "" && c.brief:
+		fmt.Fprintf(stderr, "atlas: %s\n", problem)
+		return exitUsage
 	case problem != "":
 		fmt.Fprintf(stderr, "atlas: %s\n\n%s", problem, c.command.help())
 		return exitUsage

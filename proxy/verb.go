@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -31,6 +32,9 @@ type call struct {
 	command *verb
 	args    []string
 	flags   map[string]string // by name; "" for one that takes nothing
+
+	// brief says that the problem has all that there is to say, and needs no usage.
+	brief bool
 
 	stdout, stderr io.Writer
 }
@@ -66,6 +70,12 @@ func (c *call) read(args []string) (problem string) {
 			return c.misfit()
 		case len(arg) < 2 || arg[0] != '-':
 			c.args = append(c.args, arg)
+		case c.fileFlag(arg):
+			_, file, _ := strings.Cut(arg, "=")
+			if file == "" {
+				file = strings.Join(args[i+1:min(len(args), i+2)], "")
+			}
+			return c.spared(fmt.Sprintf("unknown flag %q", arg), file)
 		default:
 			if problem := c.take(arg); problem != "" || c.has("help") {
 				return problem
@@ -73,6 +83,26 @@ func (c *call) read(args []string) (problem string) {
 		}
 	}
 	return c.misfit()
+}
+
+// fileFlags are how other servers are told of their configuration, and starts how
+// they are told to run.
+var (
+	fileFlags = []string{"c", "config", "conf", "f", "file"}
+	starts    = []string{"run", "start", "serve"}
+)
+
+// fileFlag reports a flag that stands in front of the configuration, elsewhere.
+func (c *call) fileFlag(arg string) bool {
+	name, _, _ := strings.Cut(strings.TrimPrefix(arg[1:], "-"), "=")
+	return c.command.args == "[CONFIG]" && slices.Contains(fileFlags, name)
+}
+
+// spared says what to type instead.
+func (c *call) spared(problem, file string) string {
+	c.brief = true
+	return fmt.Sprintf("%s: type %s", problem,
+		strings.Join(strings.Fields("atlas "+c.command.name+" "+cmp.Or(file, "CONFIG")), " "))
 }
 
 // chosen takes the name of the command off the arguments.
@@ -132,6 +162,8 @@ func (c *call) misfit() string {
 	switch most := len(words); {
 	case slices.Contains(c.args, "") && c.command.args == "[CONFIG]":
 		return "the name of the configuration is empty"
+	case len(c.args) == 2 && c.command.name == "" && slices.Contains(starts, c.args[0]):
+		return c.spared(fmt.Sprintf("unknown command %q", c.args[0]), c.args[1])
 	case len(c.args) > most && c.command.name == "" && bareWord(c.args[0]):
 		return fmt.Sprintf("unknown command %q%s", c.args[0], meant(c.args[0]))
 	case len(c.args) > most && c.command.args == "[CONFIG]":
@@ -148,6 +180,9 @@ func (c *call) misfit() string {
 
 // meant asks whether a word was one of the commands.
 func meant(word string) string {
+	if slices.Contains(starts, word) {
+		return ": type atlas CONFIG"
+	}
 	var names []string
 	for _, c := range commands() {
 		names = append(names, c.name)
