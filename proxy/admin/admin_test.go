@@ -126,6 +126,10 @@ func TestMethodsAndPaths(t *testing.T) {
 		assert.Equal(t, row.status, got.Status, "%s %s", row.method, row.target)
 		assert.Equal(t, row.allow, got.Header.Get("Allow"), "%s %s", row.method, row.target)
 	}
+	assert.Equal(t, "\"/log/level\" takes GET, HEAD, POST, PUT, not \"DELETE\"\n", r.ask("DELETE", "/log/level", "").Text)
+	unknown := r.get("/nothing").Text
+	assert.Contains(t, unknown, `there is no "/nothing"; there are GET /, GET /metrics, `)
+	assert.Contains(t, unknown, "POST /upstreams/{name}/drain, ")
 	assert.Equal(t, 400, r.ask("PUT", "/log/level", strings.Repeat("x", bodyBytesMax+1)).Status)
 }
 

@@ -20,10 +20,9 @@ import (
 // scrapesMax bounds the scrapes at once.
 const scrapesMax = 4
 
-// routes is everything there is. A method that a path does not have is answered
-// with 405 by the mux.
+// routes is everything there is.
 func (a *Admin) routes() http.Handler {
-	mux := http.NewServeMux()
+	mux := &known{ServeMux: http.NewServeMux()}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{
 		MaxRequestsInFlight: scrapesMax,
 		Timeout:             readTimeout,
@@ -41,7 +40,7 @@ func (a *Admin) routes() http.Handler {
 	mux.HandleFunc("GET /log/level", a.showLevel)
 	mux.HandleFunc("PUT /log/level", a.setLevel)
 	mux.HandleFunc("POST /log/level", a.setLevel)
-	routePage(mux)
+	routePage(mux.ServeMux)
 
 	mux.HandleFunc("GET /debug/pprof/", lasting(0, pprof.Index)) // and the profiles by their names
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
