@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"atlas/compare/gate"
 	"atlas/compare/report"
@@ -83,6 +84,9 @@ func run(stdout, stderr io.Writer, args []string) int {
 	case "report":
 		return writeReport(stdout, stderr, args)
 	case "help", "-h", "-help", "--help":
+		if len(args) > 0 && lineOf(args[0]) != "" {
+			return run(stdout, stderr, []string{args[0], "-h"})
+		}
 		fmt.Fprint(stdout, usage)
 		return exitPass
 	}
@@ -163,14 +167,35 @@ func benchPath(path string) string {
 	return path
 }
 
+// some is a number of files, which is not 0.
+const some = -1
+
 func newFlags(stderr io.Writer, verb string) *flag.FlagSet {
 	flags := flag.NewFlagSet("compare "+verb, flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprintf(stderr, "usage: compare %s\n", lineOf(verb))
+		flags.PrintDefaults()
+	}
 	return flags
 }
 
-// parse reads flags and counts the files; where it fails or help was asked
-// for, ok is false and status is the exit status.
+// lineOf is the line of the usage about a verb; "" of what is none.
+func lineOf(verb string) string {
+	_, after, found := strings.Cut(usage, "\n  "+verb+" ")
+	if !found {
+		return ""
+	}
+	line, _, _ := strings.Cut(after, "\n")
+	files, does, _ := strings.Cut(strings.TrimSpace(line), "  ")
+	if does == "" { // it takes no files
+		return verb + ": " + files
+	}
+	return verb + " " + files + ": " + strings.TrimSpace(does)
+}
+
+// parse reads flags and counts the files, of which some takes any number but none;
+// where it fails or help was asked for, ok is false and status is the exit status.
 func parse(flags *flag.FlagSet, args []string, files int) (status int, ok bool) {
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -179,8 +204,15 @@ func parse(flags *flag.FlagSet, args []string, files int) (status int, ok bool) 
 	if err != nil {
 		return exitUsage, false // flag has said why
 	}
+	if files == some && flags.NArg() > 0 {
+		return 0, true
+	}
 	if flags.NArg() != files {
-		fmt.Fprintf(flags.Output(), "%s: %d paths given, want %d\n\n%s", flags.Name(), flags.NArg(), files, usage)
+		want := fmt.Sprint(files)
+		if files == some {
+			want = "1 or more"
+		}
+		fmt.Fprintf(flags.Output(), "%s: %d paths given, want %s\n\n%s", flags.Name(), flags.NArg(), want, usage)
 		return exitUsage, false
 	}
 	return 0, true

@@ -390,6 +390,9 @@ func TestRefusals(t *testing.T) {
 		{"usage", nil},
 		{"help", []string{"help"}},
 		{"verb-help", []string{"verdict", "-h"}},
+		{"verb-help-numbers", []string{"numbers", "-h"}},
+		{"verb-help-table", []string{"help", "table"}},
+		{"refuse-no-document", []string{"numbers"}},
 	} {
 		t.Run(row.name, func(t *testing.T) { golden(t, row.name, dir, row.args...) })
 	}

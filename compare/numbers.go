@@ -22,8 +22,7 @@ var numbersMark = regexp.MustCompile(`(?s)<!-- numbers (\S+) (\S+) -->\n.*?<!-- 
 func numbers(stdout, stderr io.Writer, args []string) int {
 	flags := newFlags(stderr, "numbers")
 	check := flags.Bool("check", false, "write nothing; say which document is not what its runs say")
-	if err := flags.Parse(args); err != nil || flags.NArg() == 0 {
-		status, _ := parse(flags, args, 1)
+	if status, ok := parse(flags, args, some); !ok {
 		return status
 	}
 	status := exitPass

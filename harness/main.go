@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 
 	"atlas/harness/attack"
@@ -83,6 +85,9 @@ func run(stdout, stderr io.Writer, args []string) int {
 	case "doctor":
 		return doctor(stdout, stderr, args)
 	case "help", "-h", "-help", "--help":
+		if len(args) > 0 && slices.Contains(verbs(), args[0]) {
+			return run(stdout, stderr, []string{args[0], "-h"})
+		}
 		fmt.Fprint(stdout, usage)
 		return exitPass
 	case "up", "down":
@@ -98,6 +103,17 @@ func run(stdout, stderr io.Writer, args []string) int {
 	}
 	fmt.Fprintf(stderr, "harness: unknown verb %q\n\n%s", verb, usage)
 	return exitUsage
+}
+
+// verbs are those that the usage names.
+func verbs() (names []string) {
+	for line := range strings.Lines(usage) {
+		before, _, named := strings.Cut(strings.TrimPrefix(line, "  "), "  ") // up, down
+		if named && strings.HasPrefix(line, "  ") {
+			names = append(names, strings.Split(before, ", ")...)
+		}
+	}
+	return names
 }
 
 // serve is a child process that `run` starts where it needs a Go server.

@@ -514,6 +514,11 @@ func TestVerbs(t *testing.T) {
 		{"none", nil, exitUsage, nil, "usage: harness"},
 		{"unknown", []string{"measure"}, exitUsage, nil, `unknown verb "measure"`},
 		{"help", []string{"help"}, exitPass, []string{"usage: harness"}, ""},
+		{"help of a verb", []string{"help", "run"}, exitPass, nil, "Usage of harness run:\n"},
+		{"help of a pair of verbs", []string{"help", "down"}, exitPass, nil, "Usage of harness down:\n"},
+		{"help of none", []string{"help", "-x"}, exitPass, []string{"usage: harness"}, ""},
+		{"help of probe", []string{"probe", "-h"}, exitPass, nil, "usage: harness probe URL\n"},
+		{"probe of nothing", []string{"probe"}, exitUsage, nil, "usage: harness probe URL\n"},
 		{"list", []string{"list"}, exitPass, []string{
 			"static-1k", "proxy-1k-latency", "quick form: [100]", "handshakes, conns [64]", "nginx-readme", "haproxy"}, ""},
 		{"list with an argument", []string{"list", "x"}, exitUsage, nil, `unexpected argument "x"`},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -52,10 +53,20 @@ func runStack(ctx context.Context, stdout, stderr io.Writer, verb string) error 
 // probeTimeout is shorter than that of the health check.
 const probeTimeout = 4 * time.Second
 
+const probeUsage = "usage: harness probe URL"
+
 // probe is the verb of that name: images without a shell have it mounted.
 func probe(ctx context.Context, stderr io.Writer, args []string) int {
-	if len(args) != 1 {
-		fmt.Fprintln(stderr, "usage: harness probe URL")
+	flags := flag.NewFlagSet("harness probe", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.Usage = func() {}
+	err := flags.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(stderr, probeUsage)
+		return exitPass
+	}
+	if err != nil || flags.NArg() != 1 {
+		fmt.Fprintln(stderr, probeUsage)
 		return exitUsage
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, args[0], nil)
