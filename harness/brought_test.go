@@ -112,7 +112,7 @@ func TestRunBroughtRefuses(t *testing.T) {
 		{"ends in the warm-up", wrong("2"), "mine ended while it was measured (exit status 4)\n    | out of luck"},
 		{"ends when it is measured", wrong("50"), "mine ended while it was measured (exit status 4)\n    | out of luck"},
 		{"nobody is there", []string{"-subject", "there", "-url", "there=http://127.0.0.1:1"},
-			"there: Get \"http://127.0.0.1:1/1k.html\": "},
+			"static-1k c=100 there: Get \"http://127.0.0.1:1/1k.html\": "},
 		{"answers wrongly", []string{"-subject", "there", "-url", "there=" + server.URL}, "body of the right length with other bytes"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

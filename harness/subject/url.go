@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"atlas/harness/host"
 )
@@ -56,11 +57,19 @@ func (s Subject) ByURL() bool { return s.foreign != nil && s.foreign.url != "" }
 // Metered says whether its process is known, and so its CPU time.
 func (s Subject) Metered() bool { return !s.ByURL() || s.foreign.pid != 0 }
 
+// remedy says what to do about a server that runs already and does not answer rightly.
+func (s Subject) remedy(err error) string {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Sprintf("start it first, or correct -url %s=%s", s.Name, s.foreign.url)
+	}
+	return "it has to serve what `harness documents` writes"
+}
+
 // meet returns a server that runs already, if it answers rightly.
 func (s Subject) meet(ctx context.Context, site Site) (*Running, error) {
 	r := &Running{Address: s.foreign.address, Meter: host.Meter{}, name: s.Name, already: s.foreign.pid}
 	if err := r.ask(ctx, site); err != nil {
-		return nil, fmt.Errorf("%s: %w (it has to run and to serve what `harness documents` writes)", s.Name, err)
+		return nil, fmt.Errorf("%w; %s", err, s.remedy(err))
 	}
 	if s.foreign.pid == 0 {
 		return r, nil
