@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,24 @@ type handshakes struct {
 	mu          sync.Mutex // over what follows, which others may ask for
 	tickets     tickets
 	authorities [sha256.Size]byte // of clients, under which the keys were made
+	// told is when it was last said of a certificate that it ends soon: a reload says
+	// it no more often.
+	told map[[sha256.Size]byte]time.Time
+}
+
+// tell reports that it is time to speak of a certificate's end, and notes that.
+func (h *handshakes) tell(cert [sha256.Size]byte, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	maps.DeleteFunc(h.told, func(_ [sha256.Size]byte, at time.Time) bool { return now.Sub(at) >= expiryRepeat })
+	if _, lately := h.told[cert]; lately {
+		return false
+	}
+	if h.told == nil {
+		h.told = make(map[[sha256.Size]byte]time.Time)
+	}
+	h.told[cert] = now
+	return true
 }
 
 // secure is the TLS of the listener: what the files say that one configuration
@@ -80,7 +99,6 @@ type pair struct {
 	source
 	table string // where the configuration names them
 	good  *tls.Certificate
-	told  time.Time // when its owner was last told that it ends soon
 }
 
 // openSecure reads everything, or says what is wrong.
@@ -170,7 +188,7 @@ func (p *pair) refresh() (took bool, failed error) {
 		why := strings.TrimPrefix(err.Error(), "tls: ")
 		return false, fmt.Errorf("%s cert %s, key %s: %s", p.table, p.files[0], p.files[1], why)
 	}
-	p.good, p.told = &cert, time.Time{}
+	p.good = &cert
 	return true, nil
 }
 
@@ -325,10 +343,9 @@ func (s *secure) publish() {
 func (s *secure) warnExpiry(now time.Time) {
 	for _, p := range s.pairs {
 		left := p.good.Leaf.NotAfter.Sub(now)
-		if left > expiryWarning || now.Sub(p.told) < expiryRepeat {
+		if left > expiryWarning || !s.handshakes.tell(sha256.Sum256(p.good.Leaf.Raw), now) {
 			continue
 		}
-		p.told = now
 		message := "certificate ends soon"
 		if left < 0 {
 			message = "certificate has ended"

@@ -342,7 +342,8 @@ func TestExpiry(t *testing.T) {
 	cert, key := looptest.WritePair(t, k.dir, "a", k.Issue(t, looptest.Leaf{
 		Names: []string{"a.test", "b.test"}, NotAfter: now.Add(expiryWarning + time.Hour)}))
 	cfg.Cert, cfg.Key = cert, key
-	s, err := openSecure(&cfg, nil, new(handshakes), log.logger())
+	lasting := new(handshakes)
+	s, err := openSecure(&cfg, nil, lasting, log.logger())
 	require.NoError(t, err)
 	s.use()
 	assert.Empty(t, log.lines(""))
@@ -355,6 +356,10 @@ func TestExpiry(t *testing.T) {
 		s.look(now.Add(step.after))
 		assert.Len(t, log.lines("certificate ends soon"), step.warned, "after %v", step.after)
 	}
+	reloaded, err := openSecure(&cfg, nil, lasting, log.logger())
+	require.NoError(t, err)
+	reloaded.warnExpiry(now.Add(28 * time.Hour))
+	assert.Len(t, log.lines("certificate ends soon"), 2, "a reload is no reason to say it again")
 	assert.Contains(t, log.lines("certificate ends soon")[0], `cert=`+cert+` names="a.test b.test"`)
 	s.look(now.Add(expiryWarning + 2*time.Hour))
 	assert.Len(t, log.lines("certificate has ended"), 1)
