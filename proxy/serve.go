@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"atlas/proxy/admin"
@@ -52,7 +54,7 @@ func serve(reading *config.Reading, stderr io.Writer, heir *handover.Heir) int {
 	lines := startLog(stderr)
 	defer lines.end()
 	level := new(slog.LevelVar)
-	log := slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: level}))
+	log := slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: level, ReplaceAttr: inLine}))
 	asked := listen()
 	program, err := handover.Self()
 	if err != nil {
@@ -85,6 +87,25 @@ func serve(reading *config.Reading, stderr io.Writer, heir *handover.Heir) int {
 		log.Error("the configuration is not followed", "config", cfg.File, "error", err)
 	}
 	return newLife(cfg, log, s, operators, program, heir, asked).run()
+}
+
+// inLine joins the lines of a value, such as several errors: a line of the log with
+// \n in it reads badly.
+func inLine(_ []string, a slog.Attr) slog.Attr {
+	var text string
+	switch v := a.Value.Any().(type) {
+	case error:
+		text = v.Error()
+		if placed := config.Errors(nil); errors.As(v, &placed) {
+			text = server.InLine(v)
+		}
+	case string:
+		text = v
+	}
+	if strings.Contains(text, "\n") || a.Value.Kind() == slog.KindAny && text != "" {
+		a.Value = slog.StringValue(strings.ReplaceAll(strings.TrimSpace(text), "\n", "; "))
+	}
+	return a
 }
 
 // start opens what operators and clients connect to.
