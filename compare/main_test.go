@@ -244,6 +244,8 @@ func TestTable(t *testing.T) {
 			only: "static-1", unmetered: "theirs", commit: "aaaaaaa"}},
 		{"table-brought-alone", spec{rounds: 6, subjects: []string{"atlas", "theirs"}, slower: 1,
 			only: "static-1k", unmetered: "theirs", commit: "aaaaaaa"}},
+		{"table-atlas-alone", spec{rounds: 6, subjects: []string{"atlas"}, slower: 1, only: "static-1m", commit: "aaaaaaa"}},
+		{"table-alone", spec{rounds: 6, subjects: []string{"go-nethttp"}, slower: 1, only: "static-1m", commit: "aaaaaaa"}},
 		{"table-without-nginx", spec{rounds: 6, subjects: []string{"atlas", "go-nethttp"}, slower: 1, commit: "aaaaaaa"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

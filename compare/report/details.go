@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"atlas/results"
 )
@@ -12,7 +13,7 @@ func (t *tables) details(cells []results.Name) {
 	if len(cells) == 0 {
 		return
 	}
-	columns := t.columns(cells)
+	columns := slices.DeleteFunc(t.columns(cells), func(c column) bool { return t.empty(c, cells) })
 	rows := [][]string{nil}
 	for _, c := range columns {
 		rows[0] = append(rows[0], c.head)
@@ -30,6 +31,12 @@ func (t *tables) details(cells []results.Name) {
 		}
 	}
 	t.add(block{rows: rows, scenarios: []string{cells[0].Scenario}})
+}
+
+// empty says of a column of ratios that there is nothing in it: nobody else was there.
+func (t *tables) empty(c column, cells []results.Name) bool {
+	alone := !slices.ContainsFunc(cells, func(name results.Name) bool { return name.Subject != cells[0].Subject })
+	return strings.HasPrefix(c.head, "to ") && (alone || c.head == "to ")
 }
 
 // floor is the subject that does nothing but what the kernel must: no server

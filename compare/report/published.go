@@ -49,6 +49,9 @@ func (t *tables) claims(p *results.Published) {
 	for _, row := range p.Latency {
 		all = append(all, t.latencyClaims(row)...)
 	}
+	if !slices.ContainsFunc(all, func(c claim) bool { return strings.Trim(c.ours, unmeasured) != "" }) {
+		return // nothing of it is in this run
+	}
 	rows := [][]string{{"Published", "README's", "Ours", "95% interval", "Server alone", "Outcome", "Why"}}
 	for _, c := range all {
 		rows = append(rows, []string{

@@ -147,7 +147,8 @@ func (t *tables) onlyCounts() bool {
 // foot explains the marks that were used.
 func (t *tables) foot() {
 	var text strings.Builder
-	if t.reference != "" && !t.onlyCounts() {
+	others := slices.ContainsFunc(t.f.Names(), func(name results.Name) bool { return name.Subject != t.reference })
+	if t.reference != "" && others && !t.onlyCounts() {
 		fmt.Fprintf(&text, "Ratios are medians of the ratios to %s within each round.\n", t.reference)
 		if t.differs {
 			fmt.Fprintf(&text, "Those under Difference are to %s.\n", readmeNginx)
