@@ -34,7 +34,7 @@ func (c *ringConn) SendFile(f *File, off, n int64) (int64, error) {
 	if err := c.awaitSent(); err != nil {
 		return 0, err
 	}
-	if n > sendFileBytes && !c.bounded {
+	if n > sendFileBytes && !c.bounded && !c.closing {
 		c.bounded = true
 		// What a socket cannot be told, it does without.
 		_ = unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentBytes)
