@@ -203,7 +203,8 @@ func userData(kind uint8, gen, slot uint32) uint64 {
 	return uint64(kind) | uint64(gen&genMask)<<8 | uint64(slot)<<32
 }
 
-// complete gives one completion to its operation's owner, and returns the task that goes on now.
+// complete gives one completion to its operation's owner, and returns the task that goes on now. It may
+// find that its connection was freed with this completion.
 func (l *ringLoop) complete(e uring.Completion) *task {
 	kind, gen, slot := uint8(e.UserData), uint32(e.UserData>>8)&genMask, uint32(e.UserData>>32)
 	switch kind {

@@ -419,7 +419,10 @@ func (c *ringConn) settle() {
 	}
 	c.in = nil
 	c.dropView()
-	c.dropStash()
+	if l.lent == 0 {
+		c.dropStash()
+	}
+	c.stash = nil // the kernel may be reading it, for a task that writes what it had in Peek
 	l.timers.remove(&c.readTimer)
 	l.timers.remove(&c.writeTimer)
 	if c.broken {

@@ -275,6 +275,9 @@ func (c *ringConn) fillStash() error {
 		c.makeRoom(stashMax)
 	}
 	n, err := c.receiveOnce(c.stash[len(c.stash):cap(c.stash)])
+	if c.freed {
+		return ErrClosed // what was received is gone with the stash
+	}
 	unread := len(c.in)
 	c.stash = c.stash[:len(c.stash)+n]
 	c.in = c.stash[len(c.stash)-unread-n:]

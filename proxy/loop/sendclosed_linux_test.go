@@ -62,3 +62,31 @@ func TestSendFileOfClosed(t *testing.T) {
 	l.Stop()
 	l.Wait()
 }
+
+// A connection ends while a task sends what it had in Peek: the kernel still reads that
+// memory, so nobody else gets it.
+func TestStashOfClosed(t *testing.T) {
+	requireRing(t)
+	started, err := Start(Config{Engine: IOUring, CPU: -1})
+	require.NoError(t, err)
+	l := started.(*ringLoop)
+	kept := make(chan int)
+	for _, lent := range []int{0, 1} {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		require.NoError(t, err)
+		defer unix.Close(pair[1])
+		require.True(t, l.Post(func() {
+			c := l.newConn(pair[0])
+			l.counters.Dialled.Add(1)
+			l.stashes[0] = nil
+			c.keep([]byte("a request"))
+			l.lent = lent
+			c.Close()
+			l.lent = 0
+			kept <- len(l.stashes[0])
+		}))
+		require.Equal(t, 1-lent, <-kept)
+	}
+	l.Stop()
+	l.Wait()
+}
