@@ -53,7 +53,7 @@ type ringLoop struct {
 	evictNext int // slot that was looked at last for one to evict
 
 	current    *task
-	due        *task   // goes on for the completion at hand
+	due        *task   // has got the connection of the completion at hand
 	leader     *task   // turns the loop, on its own stack and without work; nil: run does
 	free       []*task // idle tasks, last in first out
 	freeLow    int     // fewest idle since the last trim
@@ -148,7 +148,8 @@ func (l *ringLoop) reap(leader *task) bool {
 		case leader:
 			return true
 		default:
-			l.resume(t, leader == nil)
+			t.leads = true // nobody else does, or it would have got the work
+			l.resume(t)
 		}
 	}
 	return false
@@ -203,8 +204,8 @@ func userData(kind uint8, gen, slot uint32) uint64 {
 	return uint64(kind) | uint64(gen&genMask)<<8 | uint64(slot)<<32
 }
 
-// complete gives one completion to its operation's owner, and returns the task that goes on now. It may
-// find that its connection was freed with this completion.
+// complete gives one completion to its operation's owner. Of a connection that was idle it returns
+// the task that serves it: that begins behind all else here, as it may lead.
 func (l *ringLoop) complete(e uring.Completion) *task {
 	kind, gen, slot := uint8(e.UserData), uint32(e.UserData>>8)&genMask, uint32(e.UserData>>32)
 	switch kind {

@@ -136,21 +136,17 @@ func (c *ringConn) arrived(id uint16, n int) {
 	case len(c.in) == 0 && (c.idle || c.reader != nil):
 		c.in, c.view = p, id+1
 		l.views = append(l.views, c)
-		t := c.reader
-		later := c.more && c.armed
-		if c.idle {
-			c.idle = false
-			if l.leader != nil && !later {
-				t, l.leader = l.leader, nil
-				l.occupy(t, c, nil)
-			} else {
-				t = l.assign(c, nil)
-			}
-		}
-		if later {
-			l.wake(t)
-		} else {
-			l.due = t
+		idle, later := c.idle, c.more && c.armed
+		c.idle = false
+		switch {
+		case idle && later:
+			l.wake(l.assign(c, nil))
+		case idle:
+			l.due = l.server(c)
+		case later:
+			l.wake(c.reader)
+		default:
+			l.resume(c.reader)
 		}
 	default:
 		// The task is busy elsewhere (pipelining, or a parked upstream that
@@ -275,9 +271,6 @@ func (c *ringConn) fillStash() error {
 		c.makeRoom(stashMax)
 	}
 	n, err := c.receiveOnce(c.stash[len(c.stash):cap(c.stash)])
-	if c.freed {
-		return ErrClosed // what was received is gone with the stash
-	}
 	unread := len(c.in)
 	c.stash = c.stash[:len(c.stash)+n]
 	c.in = c.stash[len(c.stash)-unread-n:]
@@ -390,7 +383,7 @@ func (c *ringConn) receivedOnce(result int32) {
 		c.inErr = errno
 	}
 	if c.reader != nil {
-		c.loop.due = c.reader
+		c.loop.resume(c.reader)
 	}
 }
 

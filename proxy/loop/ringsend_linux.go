@@ -272,7 +272,7 @@ func (c *ringConn) sent(result int32) {
 	}
 	switch {
 	case c.writer != nil:
-		l.due = c.writer
+		l.resume(c.writer)
 	case c.outErr != nil && c.lost != nil:
 		c.lose()
 	case c.outErr != nil && c.idle:
@@ -394,7 +394,7 @@ func (l *ringLoop) runYielder() {
 		t := l.yielders[l.yielderNext]
 		l.yielderNext++
 		t.yielded = false
-		l.resume(t, false)
+		l.resume(t)
 	}
 }
 

@@ -21,7 +21,7 @@ type task struct {
 	conn *ringConn // serve this connection, or
 	fork *fork     // run this function
 
-	leads   bool // has not waited since run has resumed it: turns the loop when it is done
+	leads   bool // was started by run and has not waited: turns the loop when it is done
 	running bool // has work; false in the free list
 	queued  bool // in the loop's ready list
 	yielded bool // waits in Yield for its turn
@@ -45,11 +45,9 @@ func (l *ringLoop) newTask() *task {
 		for !t.end {
 			t.work()
 			l.finish(t)
-			for t.leads && l.lead(t) {
-				t.work()
-				l.finish(t)
+			if !t.leads || !l.lead(t) {
+				yield(struct{}{})
 			}
-			yield(struct{}{})
 		}
 	})
 	l.counters.Tasks.Add(1)
@@ -81,7 +79,7 @@ func (t *task) work() {
 }
 
 // start runs a task at once.
-func (l *ringLoop) start(c *ringConn, f *fork) { l.resume(l.assign(c, f), false) }
+func (l *ringLoop) start(c *ringConn, f *fork) { l.resume(l.assign(c, f)) }
 
 // assign takes a task off the free list, or makes one, that has work now.
 func (l *ringLoop) assign(c *ringConn, f *fork) *task {
@@ -98,9 +96,21 @@ func (l *ringLoop) assign(c *ringConn, f *fork) *task {
 	return t
 }
 
+// server takes the task for a connection whose bytes begin an exchange: who leads, if
+// somebody does.
+func (l *ringLoop) server(c *ringConn) *task {
+	t := l.leader
+	if t == nil {
+		return l.assign(c, nil)
+	}
+	l.leader = nil
+	l.occupy(t, c, nil)
+	return t
+}
+
 // occupy gives an idle task work.
 func (l *ringLoop) occupy(t *task, c *ringConn, f *fork) {
-	t.conn, t.fork, t.running, t.leads = c, f, true, true
+	t.conn, t.fork, t.running = c, f, true
 	l.busy++
 }
 
@@ -124,7 +134,7 @@ func (l *ringLoop) lead(t *task) bool {
 	for !l.reap(t) {
 		l.endTurn()
 		if l.draining {
-			l.leader = nil
+			l.leader, t.leads = nil, false
 			return false // run knows when all has ended
 		}
 		l.enter()
@@ -141,10 +151,10 @@ func keepStack() {
 }
 
 // resume runs t until it waits, or is done and does not lead. Only the loop calls it,
-// never a task that has work. mayLead says that nothing of the turn is left but what lead does.
-func (l *ringLoop) resume(t *task, mayLead bool) {
+// never a task that has work.
+func (l *ringLoop) resume(t *task) {
 	invariant.That(t.running && l.current == nil, "resumed an idle task, or from within one")
-	t.queued, t.leads = false, mayLead && t.leads
+	t.queued = false
 	l.current = t
 	t.next()
 	l.current = nil
@@ -182,7 +192,7 @@ func (l *ringLoop) runReady() {
 	for i, t := range batch {
 		batch[i] = nil
 		if t.queued {
-			l.resume(t, false)
+			l.resume(t)
 		}
 	}
 	l.readySpare = batch[:0]
