@@ -132,7 +132,7 @@ func examine(c *call, reading *config.Reading) (wrong config.Errors, warnings []
 func writeChecked(c *call, wrong config.Errors, warnings []config.Warning) {
 	v := checked{File: c.arg(0), OK: len(wrong) == 0, Errors: []problem{}, Warnings: []problem{}}
 	if v.File == "" {
-		v.File = defaultConfig
+		v.File = config.DefaultFile
 	}
 	for i := range wrong {
 		v.Errors = append(v.Errors, problem(wrong[i]))

@@ -13,9 +13,6 @@ import (
 	"atlas/proxy/config"
 )
 
-// defaultConfig is read where no file is named.
-const defaultConfig = "atlas.toml"
-
 // load reads the configuration and prints what is wrong with it.
 func load(file string, stderr io.Writer) (*config.Reading, bool) {
 	reading, err := readConfig(file)
@@ -32,7 +29,7 @@ func load(file string, stderr io.Writer) (*config.Reading, bool) {
 // readConfig reads a configuration under the environment of the process. The error
 // is config.Errors, or says why the file could not be read.
 func readConfig(file string) (*config.Reading, error) {
-	name := cmp.Or(file, defaultConfig)
+	name := cmp.Or(file, config.DefaultFile)
 	text, err := read(name)
 	switch {
 	case err == nil:

@@ -13,6 +13,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"atlas/proxy/config"
 )
 
 // TestMain runs the tests, or is the program: where this binary is called atlas. The
@@ -147,7 +149,7 @@ func TestRun(t *testing.T) {
 		assert.Contains(t, stderr.String(), "the name of the configuration is empty")
 	})
 	t.Run("the file that is read without a name", func(t *testing.T) {
-		require.NoError(t, os.WriteFile(defaultConfig, []byte(good), 0o644))
+		require.NoError(t, os.WriteFile(config.DefaultFile, []byte(good), 0o644))
 		var stdout, stderr bytes.Buffer
 		assert.Zero(t, run([]string{"check"}, &stdout, &stderr))
 		assert.Equal(t, "atlas.toml: ok\n", stdout.String())

@@ -13,6 +13,9 @@ import (
 	"atlas/proxy/balance"
 )
 
+// DefaultFile is read where no file is named.
+const DefaultFile = "atlas.toml"
+
 // Config is one checked configuration: every value is set, either from the
 // file or from the default in the table of keys.
 type Config struct {

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"atlas/proxy/config"
 )
 
 // listening is how /proc/net/tcp writes TCP_LISTEN.
@@ -68,7 +70,7 @@ func same(process, file string) bool {
 		return false
 	}
 	if len(args) == 1 || len(args) == 2 && args[1] == "upgrade" {
-		args = append(args, "atlas.toml")
+		args = append(args, config.DefaultFile)
 	}
 	for _, arg := range args[1:] {
 		path := arg
